@@ -1,0 +1,70 @@
+//! What a mutating request remembers about itself, so that it can be run again after a crash.
+//!
+//! A worker that dies between executing a request and publishing its answer leaves a request
+//! that the next worker executes again. Reading again is harmless; `mkdir` again answers a false
+//! `EEXIST`. So such a request resolves first, records an [`Intent`], then executes; on replay
+//! the recorded intent tells its own work from another's.
+
+/// What a request found before it executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// The name was not there: on replay, `EEXIST` means that it is ours.
+    NameAbsent,
+    /// The name was this inode: on replay, `ENOENT` or another inode means that it is done.
+    Victim { ino: u64 },
+    /// The source of a rename was this inode: on replay, one that is gone means that it is done.
+    Source { ino: u64 },
+    /// Where an append went, in bytes: on replay it goes there again.
+    AppendAt { offset: u64 },
+}
+
+impl Intent {
+    /// The intent as two words of a fixed-size record; the first is never 0.
+    pub fn to_words(self) -> [u64; 2] {
+        match self {
+            Intent::NameAbsent => [1, 0],
+            Intent::Victim { ino } => [2, ino],
+            Intent::Source { ino } => [3, ino],
+            Intent::AppendAt { offset } => [4, offset],
+        }
+    }
+
+    /// The intent in two words of a record, if there is one.
+    pub fn from_words(words: [u64; 2]) -> Option<Intent> {
+        match words {
+            [1, _] => Some(Intent::NameAbsent),
+            [2, ino] => Some(Intent::Victim { ino }),
+            [3, ino] => Some(Intent::Source { ino }),
+            [4, offset] => Some(Intent::AppendAt { offset }),
+            _ => None,
+        }
+    }
+}
+
+/// The place where one request's intent is kept.
+pub trait IntentLog {
+    /// The intent that an earlier, unfinished execution of this request recorded.
+    fn replayed(&self) -> Option<Intent>;
+
+    /// Records the intent, before anything is changed.
+    fn record(&self, intent: Intent);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_round_trip() {
+        for intent in [
+            Intent::NameAbsent,
+            Intent::Victim { ino: 7 },
+            Intent::Source { ino: u64::MAX },
+            Intent::AppendAt { offset: 0 },
+        ] {
+            assert_eq!(Intent::from_words(intent.to_words()), Some(intent));
+        }
+        assert_eq!(Intent::from_words([0, 9]), None);
+        assert_eq!(Intent::from_words([99, 9]), None);
+    }
+}

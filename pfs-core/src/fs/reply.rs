@@ -1,0 +1,272 @@
+//! How an answer travels back to the worker that asked.
+//!
+//! A [`Reply`] is completed at once or later, from any thread. Completed on the worker's own
+//! thread it is one push to a list there: no box, no lock. From another thread it goes through
+//! the worker's [`Mailbox`], which wakes it. Dropped unanswered, it answers `EIO`.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::event::{eventfd, EventfdFlags};
+
+use super::{Attr, Created, DirList, Entry, Errno, Lock, Opened, StatFs};
+use crate::io::Io;
+
+/// Names a request among those of its worker; chosen by the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a request can be answered.
+#[derive(Debug)]
+pub enum Answer {
+    Nothing,
+    Entry(Entry),
+    Attr(Attr),
+    Opened(Opened),
+    Created(Created),
+    /// Bytes read, written or copied.
+    Count(u32),
+    /// A file offset.
+    Offset(u64),
+    Bytes(Vec<u8>),
+    Dir(DirList),
+    StatFs(StatFs),
+    Lock(Lock),
+}
+
+macro_rules! answers {
+    ($($from:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$from> for Answer {
+            fn from(value: $from) -> Answer {
+                Answer::$variant(value)
+            }
+        })*
+    };
+}
+
+answers! {
+    Entry => Entry, Attr => Attr, Opened => Opened, Created => Created, u32 => Count,
+    u64 => Offset, Vec<u8> => Bytes, DirList => Dir, StatFs => StatFs, Lock => Lock,
+}
+
+impl From<()> for Answer {
+    fn from((): ()) -> Answer {
+        Answer::Nothing
+    }
+}
+
+/// An answered request.
+#[derive(Debug)]
+pub struct Done {
+    pub ticket: Ticket,
+    pub result: super::Result<Answer>,
+}
+
+/// Work that another thread hands to the worker.
+type Task = Box<dyn FnOnce(&mut Io) + Send>;
+
+#[derive(Default)]
+struct Post {
+    done: Vec<Done>,
+    tasks: Vec<Task>,
+}
+
+/// Where answers and work from other threads wait for their worker.
+pub struct Mailbox {
+    id: u64,
+    post: Mutex<Post>,
+    /// Something is in `post`, or on its way there.
+    full: AtomicBool,
+    wake: OwnedFd,
+}
+
+/// The answers that a worker's own thread has given and not yet collected.
+struct Own {
+    mailbox: u64,
+    done: Vec<Done>,
+}
+
+thread_local! {
+    static OWN: RefCell<Own> = const { RefCell::new(Own { mailbox: 0, done: Vec::new() }) };
+}
+
+static NEXT_MAILBOX: AtomicU64 = AtomicU64::new(1);
+
+impl Mailbox {
+    /// A mailbox for the calling thread, which becomes the one that answers without a lock.
+    pub(crate) fn for_this_thread() -> std::io::Result<Arc<Mailbox>> {
+        let id = NEXT_MAILBOX.fetch_add(1, Ordering::Relaxed);
+        // Answers to an earlier mailbox of this thread that nobody collected have no reader left.
+        OWN.with_borrow_mut(|own| {
+            own.mailbox = id;
+            own.done.clear();
+        });
+        Ok(Arc::new(Mailbox {
+            id,
+            post: Mutex::default(),
+            full: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        }))
+    }
+
+    /// Becomes readable when something has come in.
+    pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    fn deliver(&self, done: Done) {
+        let remote = OWN.with_borrow_mut(|own| {
+            if own.mailbox == self.id {
+                own.done.push(done);
+                None
+            } else {
+                Some(done)
+            }
+        });
+        if let Some(done) = remote {
+            self.post(|post| post.done.push(done));
+        }
+    }
+
+    /// Hands `task` to the worker, from any thread.
+    pub fn run(&self, task: impl FnOnce(&mut Io) + Send + 'static) {
+        self.post(|post| post.tasks.push(Box::new(task)));
+    }
+
+    /// Wakes the worker without giving it anything.
+    pub fn wake(&self) {
+        self.post(|_| ());
+    }
+
+    fn post(&self, put: impl FnOnce(&mut Post)) {
+        put(&mut self
+            .post
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()));
+        if !self.full.swap(true, Ordering::AcqRel) {
+            // An eventfd write fails only at 2^64 - 1 pending, where the reader is awake anyway.
+            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Takes all answers given so far into `into`; answers the work handed in. To be called on
+    /// the mailbox's own thread.
+    pub(crate) fn collect(&self, into: &mut Vec<Done>) -> Vec<Task> {
+        OWN.with_borrow_mut(|own| {
+            if own.mailbox == self.id {
+                into.append(&mut own.done);
+            }
+        });
+        if !self.full.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.full.store(false, Ordering::Release);
+        let mut post = self
+            .post
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        into.append(&mut post.done);
+        std::mem::take(&mut post.tasks)
+    }
+}
+
+/// The right and the duty to answer one request.
+#[must_use = "a request must be answered"]
+pub struct Reply<T> {
+    /// `None` once answered.
+    to: Option<Arc<Mailbox>>,
+    ticket: Ticket,
+    answer: PhantomData<fn(T)>,
+}
+
+impl<T: Into<Answer>> Reply<T> {
+    /// A reply that reaches the worker behind `mailbox` as `ticket`.
+    pub fn new(mailbox: &Arc<Mailbox>, ticket: Ticket) -> Reply<T> {
+        Reply {
+            to: Some(mailbox.clone()),
+            ticket,
+            answer: PhantomData,
+        }
+    }
+
+    /// Answers with a value.
+    pub fn ok(self, value: T) {
+        self.send(Ok(value));
+    }
+
+    /// Answers with an error.
+    pub fn err(self, errno: Errno) {
+        self.send(Err(errno));
+    }
+
+    /// Answers with a result.
+    pub fn send(mut self, result: super::Result<T>) {
+        if let Some(mailbox) = self.to.take() {
+            mailbox.deliver(Done {
+                ticket: self.ticket,
+                result: result.map(Into::into),
+            });
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.to.take() {
+            mailbox.deliver(Done {
+                ticket: self.ticket,
+                result: Err(Errno::IO),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collect(mailbox: &Mailbox) -> Vec<Done> {
+        let mut done = Vec::new();
+        mailbox.collect(&mut done);
+        done
+    }
+
+    #[test]
+    fn an_answer_on_the_own_thread_is_there_at_once() {
+        let mailbox = Mailbox::for_this_thread().unwrap();
+        Reply::<u32>::new(&mailbox, Ticket(4)).ok(9);
+        let done = collect(&mailbox);
+        assert_eq!(done.len(), 1);
+        assert_eq!(done[0].ticket, Ticket(4));
+        assert!(matches!(done[0].result, Ok(Answer::Count(9))));
+        assert!(collect(&mailbox).is_empty());
+    }
+
+    #[test]
+    fn an_answer_from_another_thread_wakes_the_worker() {
+        let mailbox = Mailbox::for_this_thread().unwrap();
+        let reply = Reply::<()>::new(&mailbox, Ticket(1));
+        std::thread::spawn(move || reply.err(Errno::NOSPC))
+            .join()
+            .unwrap();
+        let mut count = [0; 8];
+        rustix::io::read(mailbox.wake_fd(), &mut count).unwrap();
+        assert_eq!(
+            collect(&mailbox)[0].result.as_ref().unwrap_err(),
+            &Errno::NOSPC
+        );
+    }
+
+    #[test]
+    fn a_dropped_reply_answers_eio() {
+        let mailbox = Mailbox::for_this_thread().unwrap();
+        drop(Reply::<Attr>::new(&mailbox, Ticket(2)));
+        assert_eq!(
+            collect(&mailbox)[0].result.as_ref().unwrap_err(),
+            &Errno::IO
+        );
+    }
+}

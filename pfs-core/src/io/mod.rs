@@ -1,0 +1,383 @@
+//! What a worker lends an engine: asynchronous I/O, a pool for what can only block, and the
+//! answers of other threads, all waited for in one place.
+//!
+//! - [`Io`]: belongs to one thread; submits through io_uring, reaps, waits.
+//! - [`pool`]: the bounded pool of threads for blocking calls, shared by all workers.
+//! - [`op`]: operations in flight, and what happens when one completes.
+
+mod op;
+pub mod pool;
+
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::{cqueue, opcode, squeue, types, IoUring};
+use libc::iovec;
+use rustix::io::Errno;
+
+use crate::fs::{Done, Mailbox};
+pub use op::{JoinId, Short, Then};
+use op::{Kind, Op, Ops};
+pub use pool::Pool;
+
+/// An open file shared by all who use it; closed when the last of them lets go.
+pub type Fd = Arc<OwnedFd>;
+
+/// Submission entries: a worker submits whenever they run out.
+const RING_ENTRIES: u32 = 256;
+
+/// Bit set in `user_data` of what is a watch and not an operation.
+const WATCH: u64 = 1 << 63;
+/// The watch on the own mailbox.
+const WATCH_MAILBOX: u64 = WATCH | u32::MAX as u64;
+
+/// An [`Io`] cannot be made or driven.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "cannot set up io_uring: {0}; it needs Linux 5.13 or newer, and neither the sysctl \
+         kernel.io_uring_disabled nor a seccomp profile may forbid it"
+    )]
+    Setup(#[source] std::io::Error),
+    #[error("cannot make an eventfd: {0}")]
+    Eventfd(#[source] std::io::Error),
+    #[error("io_uring_enter failed: {0}")]
+    Enter(#[source] std::io::Error),
+}
+
+/// Asynchronous I/O of one thread. Everything submitted completes in [`Io::turn`], on the thread
+/// that made the `Io`.
+pub struct Io {
+    ring: IoUring,
+    ops: Ops,
+    mailbox: Arc<Mailbox>,
+    pool: Arc<Pool>,
+    watches: Vec<Option<Fd>>,
+    reaped: Vec<(u64, i32, bool)>,
+    /// Operations submitted and not yet completed.
+    in_flight: usize,
+}
+
+/// What woke a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Do not wait.
+    No,
+    /// Wait until something completes.
+    Forever,
+    /// Wait until something completes, but no longer.
+    AtMost(Duration),
+}
+
+impl Io {
+    /// I/O for the calling thread, and no other.
+    pub fn new(pool: Arc<Pool>) -> Result<Io, Error> {
+        let mailbox = Mailbox::for_this_thread().map_err(Error::Eventfd)?;
+        let mut io = Io {
+            ring: new_ring().map_err(Error::Setup)?,
+            ops: Ops::default(),
+            mailbox,
+            pool,
+            watches: Vec::new(),
+            reaped: Vec::with_capacity(RING_ENTRIES as usize),
+            in_flight: 0,
+        };
+        let wake = io.mailbox.wake_fd().as_raw_fd();
+        io.push_watch(wake, WATCH_MAILBOX);
+        Ok(io)
+    }
+
+    /// Where other threads leave answers and work for this one.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Operations that have not completed.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Reads at `offset` into `parts`. A result shorter than they are means the end of the file.
+    ///
+    /// The memory must stay valid until `then`: engines pass parts of their request's
+    /// [`Slices`](crate::fs::Slices) and keep its reply until then.
+    pub fn read(&mut self, fd: &Fd, parts: impl Iterator<Item = iovec>, offset: u64, then: Then) {
+        self.start(Kind::Read, fd, parts, offset, then);
+    }
+
+    /// Writes `parts` at `offset`, all or an error. Memory as for [`Io::read`].
+    pub fn write(&mut self, fd: &Fd, parts: impl Iterator<Item = iovec>, offset: u64, then: Then) {
+        self.start(Kind::Write, fd, parts, offset, then);
+    }
+
+    /// `fsync(2)`, or `fdatasync(2)`.
+    pub fn fsync(&mut self, fd: &Fd, datasync: bool, then: Then) {
+        self.start(Kind::Fsync { datasync }, fd, std::iter::empty(), 0, then);
+    }
+
+    /// `fallocate(2)`.
+    pub fn fallocate(&mut self, fd: &Fd, mode: i32, offset: u64, len: u64, then: Then) {
+        self.start(
+            Kind::Fallocate { mode, len },
+            fd,
+            std::iter::empty(),
+            offset,
+            then,
+        );
+    }
+
+    /// Begins a join: `finish` runs once when all operations given `Then::Part` of it are done
+    /// and it is [sealed](Io::seal).
+    pub fn join(&mut self, finish: op::Finish) -> JoinId {
+        self.ops.new_join(finish)
+    }
+
+    /// No more parts will be added to `join`.
+    pub fn seal(&mut self, join: JoinId) {
+        if let Some((finish, result)) = self.ops.part_done(join) {
+            finish(self, result);
+        }
+    }
+
+    /// Runs `job` on the blocking pool. It answers by a `Reply`, or comes back to this thread by
+    /// [`Mailbox::run`].
+    pub fn blocking(&mut self, job: impl FnOnce() + Send + 'static) {
+        self.pool.run(job);
+    }
+
+    /// Reports `token` from [`Io::turn`] whenever the eventfd `fd` is written to. It is never
+    /// read.
+    pub fn watch(&mut self, fd: Fd, token: u32) {
+        let index = token as usize;
+        if self.watches.len() <= index {
+            self.watches.resize(index + 1, None);
+        }
+        self.push_watch(fd.as_raw_fd(), WATCH | u64::from(token));
+        self.watches[index] = Some(fd);
+    }
+
+    /// Ends a watch. Its descriptor is let go at once; the ring holds its own reference until
+    /// the cancellation is through.
+    pub fn unwatch(&mut self, token: u32) {
+        if let Some(slot) = self.watches.get_mut(token as usize) {
+            if slot.take().is_some() {
+                let cancel = opcode::PollRemove::new(WATCH | u64::from(token))
+                    .build()
+                    .user_data(WATCH | (u64::from(u32::MAX) - 1));
+                self.push(cancel);
+            }
+        }
+    }
+
+    /// One turn of the worker's loop: submits what was asked for, waits as told, runs what has
+    /// completed, and collects the requests answered and the watches that fired.
+    pub fn turn(
+        &mut self,
+        wait: Wait,
+        done: &mut Vec<Done>,
+        fired: &mut Vec<u32>,
+    ) -> Result<(), Error> {
+        self.collect(done);
+        let wait = if done.is_empty() { wait } else { Wait::No };
+        self.enter(wait)?;
+        self.reap(fired);
+        self.collect(done);
+        Ok(())
+    }
+
+    /// Collects the requests that were answered on this thread or left in its mailbox.
+    pub fn collect(&mut self, done: &mut Vec<Done>) {
+        loop {
+            let tasks = self.mailbox.clone().collect(done);
+            if tasks.is_empty() {
+                return;
+            }
+            for task in tasks {
+                task(self);
+            }
+        }
+    }
+
+    fn enter(&mut self, wait: Wait) -> Result<(), Error> {
+        let queued = !self.ring.submission().is_empty();
+        let submitter = self.ring.submitter();
+        let result = match wait {
+            // Completions of the ring's task work are only posted on entering it.
+            Wait::No if !queued && self.in_flight == 0 => return Ok(()),
+            Wait::No => {
+                let zero = types::Timespec::new();
+                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&zero))
+            }
+            Wait::Forever => submitter.submit_and_wait(1),
+            Wait::AtMost(limit) => {
+                let limit = types::Timespec::from(limit);
+                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // Time is up, a signal came, or the completion queue must be reaped first.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(Error::Enter(error)),
+            },
+        }
+    }
+
+    fn reap(&mut self, fired: &mut Vec<u32>) {
+        let mut reaped = std::mem::take(&mut self.reaped);
+        reaped.extend(
+            self.ring
+                .completion()
+                .map(|cqe| (cqe.user_data(), cqe.result(), cqueue::more(cqe.flags()))),
+        );
+        for (data, result, more) in reaped.drain(..) {
+            if data & WATCH == 0 {
+                self.complete(data as u32, result);
+            } else if data == WATCH_MAILBOX {
+                if !more {
+                    let wake = self.mailbox.wake_fd().as_raw_fd();
+                    self.push_watch(wake, WATCH_MAILBOX);
+                }
+            } else {
+                self.fire(data as u32, result, more, fired);
+            }
+        }
+        self.reaped = reaped;
+    }
+
+    fn fire(&mut self, token: u32, result: i32, more: bool, fired: &mut Vec<u32>) {
+        let Some(Some(fd)) = self.watches.get(token as usize) else {
+            return;
+        };
+        if !more && result >= 0 {
+            let fd = fd.as_raw_fd();
+            self.push_watch(fd, WATCH | u64::from(token));
+        }
+        if result >= 0 {
+            fired.push(token);
+        }
+    }
+
+    fn start(
+        &mut self,
+        kind: Kind,
+        fd: &Fd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+        then: Then,
+    ) {
+        if let Then::Part { join, .. } = &then {
+            self.ops.add_part(*join);
+        }
+        let index = self.ops.insert(kind, fd.clone(), parts, offset, then);
+        self.in_flight += 1;
+        self.submit_op(index);
+    }
+
+    fn submit_op(&mut self, index: u32) {
+        let entry = self.ops.get(index).entry().user_data(u64::from(index));
+        self.push(entry);
+    }
+
+    fn complete(&mut self, index: u32, result: i32) {
+        let op = self.ops.get_mut(index);
+        match op.advance(result) {
+            op::Advance::Again => self.submit_op(index),
+            op::Advance::Done(result) => {
+                let then = self.ops.remove(index);
+                self.in_flight -= 1;
+                self.finish(then, result);
+            }
+        }
+    }
+
+    fn finish(&mut self, then: Then, result: Result<u32, Errno>) {
+        match then {
+            Then::Count(reply) => reply.send(result),
+            Then::Nothing(reply) => reply.send(result.map(drop)),
+            Then::Call(call) => call(self, result),
+            Then::Part { join, start, want } => {
+                if let Some((finish, result)) = self.ops.part_result(join, start, want, result) {
+                    finish(self, result);
+                }
+            }
+        }
+    }
+
+    fn push_watch(&mut self, fd: RawFd, user_data: u64) {
+        let poll = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32)
+            .multi(true)
+            .build()
+            .user_data(user_data);
+        self.push(poll);
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: descriptors and iovec lists in the entry are owned by `ops`, `watches` or
+            // the mailbox until its completion; the memory they name is the caller's promise.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: hand it to the kernel. EBUSY ends once completions are reaped,
+            // which `reap` does after this; a busy ring only delays this loop.
+            if let Err(error) = self.ring.submit() {
+                if error.raw_os_error() == Some(libc::EBUSY) {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+}
+
+impl Op {
+    /// The submission entry for what is left of the operation.
+    fn entry(&self) -> squeue::Entry {
+        let fd = types::Fd(self.fd.as_raw_fd());
+        let (list, count) = self.rest();
+        match self.kind {
+            Kind::Read => opcode::Readv::new(fd, list, count)
+                .offset(self.at())
+                .build(),
+            Kind::Write => opcode::Writev::new(fd, list, count)
+                .offset(self.at())
+                .build(),
+            Kind::Fsync { datasync } => {
+                let flags = match datasync {
+                    true => types::FsyncFlags::DATASYNC,
+                    false => types::FsyncFlags::empty(),
+                };
+                opcode::Fsync::new(fd).flags(flags).build()
+            }
+            Kind::Fallocate { mode, len } => opcode::Fallocate::new(fd, len)
+                .offset(self.at())
+                .mode(mode)
+                .build(),
+        }
+    }
+}
+
+/// The best ring that the kernel has: completions run only when this thread asks (6.1), else
+/// without interrupting it (5.19), else plain.
+fn new_ring() -> std::io::Result<IoUring> {
+    let build = |setup: fn(&mut io_uring::Builder)| {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(RING_ENTRIES * 8);
+        setup(&mut builder);
+        builder.build(RING_ENTRIES)
+    };
+    build(|b| {
+        b.setup_single_issuer().setup_defer_taskrun();
+    })
+    .or_else(|_| {
+        build(|b| {
+            b.setup_coop_taskrun();
+        })
+    })
+    .or_else(|_| build(|_| ()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! Operations in flight, and what happens when one completes.
+
+use libc::iovec;
+use rustix::io::Errno;
+
+use super::{Fd, Io};
+use crate::fs::Reply;
+
+/// What happens with the result of an operation.
+pub enum Then {
+    /// It answers a request with the bytes moved.
+    Count(Reply<u32>),
+    /// It answers a request that asks for success only.
+    Nothing(Reply<()>),
+    /// Something else is to be done.
+    Call(Box<dyn FnOnce(&mut Io, Result<u32, Errno>)>),
+    /// It is a part of a [join](Io::join): the bytes `[start, start + want)` of the whole.
+    Part { join: JoinId, start: u64, want: u64 },
+}
+
+/// What runs when all parts of a join are done: the parts that came out short, or the first
+/// error.
+pub type Finish = Box<dyn FnOnce(&mut Io, Result<Vec<Short>, Errno>)>;
+
+/// A part of a join of which only the first `got` bytes were there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// Where the part starts in the whole, in bytes.
+    pub start: u64,
+    /// Its length, in bytes.
+    pub want: u64,
+    pub got: u64,
+}
+
+/// A join in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinId(u32);
+
+struct Join {
+    /// Parts not done, and one for the seal.
+    open: u32,
+    error: Option<Errno>,
+    shorts: Vec<Short>,
+    finish: Option<Finish>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Read,
+    Write,
+    Fsync { datasync: bool },
+    Fallocate { mode: i32, len: u64 },
+}
+
+/// One operation.
+pub(super) struct Op {
+    pub(super) kind: Kind,
+    pub(super) fd: Fd,
+    offset: u64,
+    list: Vec<iovec>,
+    /// First entry of `list` that is not done with.
+    next: usize,
+    moved: u64,
+    then: Then,
+}
+
+pub(super) enum Advance {
+    /// Submit the rest.
+    Again,
+    Done(Result<u32, Errno>),
+}
+
+/// More than the kernel takes in one call.
+const IOV_MAX: usize = 1024;
+
+impl Op {
+    pub(super) fn rest(&self) -> (*const iovec, u32) {
+        let rest = &self.list[self.next..];
+        (rest.as_ptr(), rest.len().min(IOV_MAX) as u32)
+    }
+
+    pub(super) fn at(&self) -> u64 {
+        self.offset + self.moved
+    }
+
+    /// Takes in a completion.
+    pub(super) fn advance(&mut self, result: i32) -> Advance {
+        if result < 0 {
+            return match Errno::from_raw_os_error(-result) {
+                Errno::INTR | Errno::AGAIN => Advance::Again,
+                errno => Advance::Done(Err(errno)),
+            };
+        }
+        let moved = result as u64;
+        self.moved += moved;
+        match self.kind {
+            Kind::Fsync { .. } | Kind::Fallocate { .. } => Advance::Done(Ok(0)),
+            Kind::Read | Kind::Write => {
+                let asked: u64 = self.list[self.next..]
+                    .iter()
+                    .take(IOV_MAX)
+                    .map(|p| p.iov_len as u64)
+                    .sum();
+                self.skip(moved);
+                let whole = self.next == self.list.len();
+                match self.kind {
+                    _ if whole => Advance::Done(Ok(self.moved as u32)),
+                    Kind::Read if moved < asked => Advance::Done(Ok(self.moved as u32)),
+                    Kind::Write if moved == 0 => Advance::Done(Err(Errno::IO)),
+                    _ => Advance::Again,
+                }
+            }
+        }
+    }
+
+    fn skip(&mut self, mut moved: u64) {
+        while let Some(part) = self.list.get_mut(self.next) {
+            if moved < part.iov_len as u64 {
+                part.iov_base = part
+                    .iov_base
+                    .cast::<u8>()
+                    .wrapping_add(moved as usize)
+                    .cast();
+                part.iov_len -= moved as usize;
+                return;
+            }
+            moved -= part.iov_len as u64;
+            self.next += 1;
+        }
+    }
+}
+
+/// The operations and joins of one [`Io`].
+#[derive(Default)]
+pub(super) struct Ops {
+    ops: Vec<Option<Op>>,
+    free_ops: Vec<u32>,
+    joins: Vec<Option<Join>>,
+    free_joins: Vec<u32>,
+    /// Lists of finished operations, for their memory.
+    lists: Vec<Vec<iovec>>,
+}
+
+impl Ops {
+    pub(super) fn insert(
+        &mut self,
+        kind: Kind,
+        fd: Fd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+        then: Then,
+    ) -> u32 {
+        let mut list = self.lists.pop().unwrap_or_default();
+        list.extend(parts);
+        let op = Op {
+            kind,
+            fd,
+            offset,
+            list,
+            next: 0,
+            moved: 0,
+            then,
+        };
+        put(&mut self.ops, &mut self.free_ops, op)
+    }
+
+    /// The operation `index`, which is in flight.
+    pub(super) fn get(&self, index: u32) -> &Op {
+        self.ops[index as usize]
+            .as_ref()
+            .expect("an operation in flight has its slot")
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut Op {
+        self.ops[index as usize]
+            .as_mut()
+            .expect("an operation in flight has its slot")
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> Then {
+        let op = self.ops[index as usize]
+            .take()
+            .expect("an operation completes once");
+        self.free_ops.push(index);
+        let mut list = op.list;
+        list.clear();
+        self.lists.push(list);
+        op.then
+    }
+
+    pub(super) fn new_join(&mut self, finish: Finish) -> JoinId {
+        let join = Join {
+            open: 1,
+            error: None,
+            shorts: Vec::new(),
+            finish: Some(finish),
+        };
+        JoinId(put(&mut self.joins, &mut self.free_joins, join))
+    }
+
+    fn join(&mut self, id: JoinId) -> &mut Join {
+        self.joins[id.0 as usize]
+            .as_mut()
+            .expect("a join lives until its last part")
+    }
+
+    pub(super) fn add_part(&mut self, id: JoinId) {
+        self.join(id).open += 1;
+    }
+
+    pub(super) fn part_result(
+        &mut self,
+        id: JoinId,
+        start: u64,
+        want: u64,
+        result: Result<u32, Errno>,
+    ) -> Option<(Finish, Result<Vec<Short>, Errno>)> {
+        let join = self.join(id);
+        match result {
+            Err(errno) => join.error = join.error.or(Some(errno)),
+            Ok(got) if u64::from(got) < want => {
+                join.shorts.push(Short {
+                    start,
+                    want,
+                    got: u64::from(got),
+                });
+            }
+            Ok(_) => {}
+        }
+        self.part_done(id)
+    }
+
+    /// Counts one part, or the seal; answers what to run when it was the last.
+    pub(super) fn part_done(&mut self, id: JoinId) -> Option<(Finish, Result<Vec<Short>, Errno>)> {
+        let join = self.join(id);
+        join.open -= 1;
+        if join.open > 0 {
+            return None;
+        }
+        let join = self.joins[id.0 as usize].take()?;
+        self.free_joins.push(id.0);
+        let result = match join.error {
+            Some(errno) => Err(errno),
+            None => Ok(join.shorts),
+        };
+        join.finish.map(|finish| (finish, result))
+    }
+}
+
+fn put<T>(slots: &mut Vec<Option<T>>, free: &mut Vec<u32>, value: T) -> u32 {
+    match free.pop() {
+        Some(index) => {
+            slots[index as usize] = Some(value);
+            index
+        }
+        None => {
+            slots.push(Some(value));
+            (slots.len() - 1) as u32
+        }
+    }
+}

@@ -1,0 +1,192 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::*;
+use crate::fs::{Answer, Reply, Slices, Ticket};
+
+fn io() -> Io {
+    Io::new(Pool::new(4).unwrap()).unwrap()
+}
+
+fn file(content: &[u8]) -> Fd {
+    use std::io::Write;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(content).unwrap();
+    Arc::new(file.into())
+}
+
+fn wait_done(io: &mut Io) -> Done {
+    let mut done = Vec::new();
+    while done.is_empty() {
+        io.turn(
+            Wait::AtMost(Duration::from_secs(5)),
+            &mut done,
+            &mut Vec::new(),
+        )
+        .unwrap();
+    }
+    assert_eq!(done.len(), 1);
+    done.pop().unwrap()
+}
+
+fn iov(buf: &mut [u8]) -> iovec {
+    iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    }
+}
+
+#[test]
+fn reads_scattered_and_answers() {
+    let mut io = io();
+    let fd = file(b"hello, world");
+    let (mut a, mut b) = ([0u8; 5], [0u8; 100]);
+    let list = [iov(&mut a), iov(&mut b)];
+    // SAFETY: the buffers live until the answer below.
+    let slices = unsafe { Slices::new(&list) };
+    let reply = Reply::new(io.mailbox(), Ticket(7));
+    io.read(&fd, slices.parts(0, u64::MAX), 0, Then::Count(reply));
+    let done = wait_done(&mut io);
+    assert_eq!(done.ticket, Ticket(7));
+    assert!(matches!(done.result, Ok(Answer::Count(12))));
+    assert_eq!((&a, &b[..7]), (b"hello", &b", world"[..]));
+}
+
+#[test]
+fn more_operations_than_ring_entries() {
+    let mut io = io();
+    let fd = file(&[9u8; 4096]);
+    let count = RING_ENTRIES as usize * 3;
+    let mut bufs = vec![[0u8; 1]; count];
+    let finished = Rc::new(RefCell::new(0));
+    for (index, buf) in bufs.iter_mut().enumerate() {
+        let finished = finished.clone();
+        let then = Then::Call(Box::new(move |_, result| {
+            assert_eq!(result, Ok(1));
+            *finished.borrow_mut() += 1;
+        }));
+        io.read(&fd, std::iter::once(iov(buf)), index as u64 % 4096, then);
+    }
+    while io.in_flight() > 0 {
+        io.turn(
+            Wait::AtMost(Duration::from_secs(5)),
+            &mut Vec::new(),
+            &mut Vec::new(),
+        )
+        .unwrap();
+    }
+    assert_eq!(*finished.borrow(), count);
+    assert!(bufs.iter().all(|buf| buf[0] == 9));
+}
+
+#[test]
+fn a_join_reports_short_parts_and_the_first_error() {
+    let mut io = io();
+    let fd = file(b"0123456789");
+    let write_only: Fd = Arc::new(
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/null")
+            .unwrap()
+            .into(),
+    );
+    for (with_error, expected) in [
+        (
+            false,
+            Ok(vec![Short {
+                start: 8,
+                want: 8,
+                got: 2,
+            }]),
+        ),
+        (true, Err(Errno::BADF)),
+    ] {
+        let mut buf = [0u8; 24];
+        let (first, rest) = buf.split_at_mut(8);
+        let (second, third) = rest.split_at_mut(8);
+        let result = Rc::new(RefCell::new(None));
+        let out = result.clone();
+        let join = io.join(Box::new(move |_, result| *out.borrow_mut() = Some(result)));
+        io.read(
+            &fd,
+            std::iter::once(iov(first)),
+            0,
+            Then::Part {
+                join,
+                start: 0,
+                want: 8,
+            },
+        );
+        io.read(
+            &fd,
+            std::iter::once(iov(second)),
+            8,
+            Then::Part {
+                join,
+                start: 8,
+                want: 8,
+            },
+        );
+        if with_error {
+            io.read(
+                &write_only,
+                std::iter::once(iov(third)),
+                0,
+                Then::Part {
+                    join,
+                    start: 16,
+                    want: 8,
+                },
+            );
+        }
+        io.seal(join);
+        while io.in_flight() > 0 {
+            io.turn(
+                Wait::AtMost(Duration::from_secs(5)),
+                &mut Vec::new(),
+                &mut Vec::new(),
+            )
+            .unwrap();
+        }
+        assert_eq!(result.borrow_mut().take(), Some(expected));
+    }
+}
+
+#[test]
+fn work_from_other_threads_and_watches_wake_the_worker() {
+    let mut io = io();
+    let kick: Fd =
+        Arc::new(rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap());
+    io.watch(kick.clone(), 3);
+    let mailbox = io.mailbox().clone();
+    let reply = Reply::<u32>::new(&mailbox, Ticket(1));
+    io.blocking(move || mailbox.run(move |_| reply.ok(5)));
+    assert!(matches!(wait_done(&mut io).result, Ok(Answer::Count(5))));
+    for _ in 0..3 {
+        let remote = kick.clone();
+        let thread = std::thread::spawn(move || {
+            rustix::io::write(&remote, &1u64.to_ne_bytes()).unwrap();
+        });
+        let mut fired = Vec::new();
+        while fired.is_empty() {
+            io.turn(
+                Wait::AtMost(Duration::from_secs(5)),
+                &mut Vec::new(),
+                &mut fired,
+            )
+            .unwrap();
+        }
+        assert_eq!(fired[0], 3);
+        thread.join().unwrap();
+    }
+    io.unwatch(3);
+    rustix::io::write(&kick, &1u64.to_ne_bytes()).unwrap();
+    let mut fired = Vec::new();
+    io.turn(
+        Wait::AtMost(Duration::from_millis(20)),
+        &mut Vec::new(),
+        &mut fired,
+    )
+    .unwrap();
+    assert!(fired.is_empty());
+}
