@@ -1,0 +1,286 @@
+//! A volume for one test, the daemons that serve it, and the host's way to its files.
+//!
+//! `PFS_TEST_VOLUME=plain` makes plain directories instead of striped volumes, so that the
+//! same tests also run on another virtiofs daemon (named by `PFS_VIRTIOFSD`).
+
+use crate::binaries;
+use crate::ring::process::{self, Daemon, DaemonCommand};
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Set in the flags column of /proc/net/unix for a socket that listens.
+const SO_ACCEPTCON: u64 = 0x1_0000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Binary(#[from] binaries::Error),
+    #[error("the daemon of the volume")]
+    Daemon(#[from] process::Error),
+    #[error("nothing listens on {socket} after {timeout_ms} ms; the daemon says:\n{log}")]
+    NotListening {
+        socket: PathBuf,
+        timeout_ms: u128,
+        log: String,
+    },
+    #[error("cannot {what} {path}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("`pfsctl {args}` failed ({status}): {stderr}")]
+    Pfsctl {
+        args: String,
+        status: std::process::ExitStatus,
+        stderr: String,
+    },
+    #[error("`pfsctl volume show --json` gives no {0}")]
+    Show(&'static str),
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { what, path, source }
+}
+
+/// A fresh volume in a folder of its own, removed when dropped.
+#[derive(Debug)]
+pub struct Volume {
+    dir: tempfile::TempDir,
+    path: PathBuf,
+    striped: bool,
+    daemons_started: Cell<u32>,
+}
+
+impl Volume {
+    /// Makes a striped volume on this many targets; `stripe_unit` as pfsctl takes it ("64K").
+    pub fn create(targets: u32, stripe_unit: &str) -> Result<Self, Error> {
+        let dir = tempfile::Builder::new()
+            .prefix("pfs-volume-")
+            .tempdir()
+            .map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+        let volume = Self {
+            path: dir.path().join("volume"),
+            dir,
+            striped: std::env::var("PFS_TEST_VOLUME").map_or(true, |kind| kind != "plain"),
+            daemons_started: Cell::new(0),
+        };
+        if volume.striped {
+            let path = volume.path.display().to_string();
+            let targets = targets.to_string();
+            let args = [
+                "volume",
+                "create",
+                &path,
+                "--targets",
+                &targets,
+                "--stripe-unit",
+                stripe_unit,
+            ];
+            pfsctl(&args, Stdio::null())?;
+        } else {
+            fs::create_dir(&volume.path).map_err(io_error("make", &volume.path))?;
+        }
+        Ok(volume)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// False for a plain directory, which has no targets to look at.
+    pub fn is_striped(&self) -> bool {
+        self.striped
+    }
+
+    /// Starts a daemon for one guest; a volume can have several at once.
+    pub fn serve(&self, tag: &str) -> Result<Served, Error> {
+        self.serve_with(tag, &[])
+    }
+
+    /// As [`serve`](Self::serve), with more options for the daemon. `PFS_TEST_DAEMON_ARGS`,
+    /// split at spaces, comes before them.
+    pub fn serve_with(&self, tag: &str, args: &[&str]) -> Result<Served, Error> {
+        let number = self.daemons_started.get();
+        self.daemons_started.set(number + 1);
+        let socket = self.dir.path().join(format!("daemon-{number}.sock"));
+        let from_env = std::env::var("PFS_TEST_DAEMON_ARGS").unwrap_or_default();
+        let daemon = DaemonCommand::new(binaries::pfs_virtiofsd()?, &socket)
+            .args([Path::new("--socket-path"), &socket])
+            .args([Path::new("--shared-dir"), &self.path])
+            .args(["--tag", tag])
+            .args(from_env.split_whitespace())
+            .args(args)
+            // A connection made to find out whether it listens would be the one it serves.
+            .spawn_without_waiting()?;
+        let mut served = Served { daemon };
+        served.wait_until_listening()?;
+        Ok(served)
+    }
+
+    /// The SHA-256 of a file as the host reads it, through `pfsctl get`.
+    pub fn sha256(&self, path: &str) -> Result<String, Error> {
+        if !self.striped {
+            let local = self.local(path);
+            let file = File::open(&local).map_err(io_error("open", &local))?;
+            return sha256_of(file).map_err(io_error("read", &local));
+        }
+        let local = self.dir.path().join("got");
+        let to = local.display().to_string();
+        pfsctl(&["get", &self.volume_arg(), path, &to], Stdio::null())?;
+        let file = File::open(&local).map_err(io_error("open", &local))?;
+        let sum = sha256_of(file).map_err(io_error("read", &local))?;
+        fs::remove_file(&local).map_err(io_error("remove", &local))?;
+        Ok(sum)
+    }
+
+    /// Writes a file from the host, through `pfsctl put`.
+    pub fn put(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {
+        let local = match self.striped {
+            true => self.dir.path().join("put"),
+            false => self.local(path),
+        };
+        File::create(&local)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(io_error("write", &local))?;
+        if self.striped {
+            let from = local.display().to_string();
+            pfsctl(&["put", &self.volume_arg(), path, &from], Stdio::null())?;
+        }
+        Ok(())
+    }
+
+    /// Removes a file from the host, through `pfsctl rm`.
+    pub fn remove(&self, path: &str) -> Result<(), Error> {
+        if self.striped {
+            return pfsctl(&["rm", &self.volume_arg(), path], Stdio::null()).map(drop);
+        }
+        let local = self.local(path);
+        fs::remove_file(&local).map_err(io_error("remove", &local))
+    }
+
+    /// Bytes stored on each target, as `pfsctl volume show --json` counts them.
+    pub fn target_bytes(&self) -> Result<Vec<u64>, Error> {
+        let args = ["volume", "show", &self.volume_arg(), "--json"];
+        let text = pfsctl(&args, Stdio::null())?;
+        let shown: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|_| Error::Show("JSON"))?;
+        let targets = shown["targets"].as_array().ok_or(Error::Show("targets"))?;
+        targets
+            .iter()
+            .map(|target| target["bytes"].as_u64().ok_or(Error::Show("bytes")))
+            .collect()
+    }
+
+    fn volume_arg(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn local(&self, path: &str) -> PathBuf {
+        self.path.join(path.trim_start_matches('/'))
+    }
+}
+
+/// A running daemon of a volume; killed when dropped, and its log printed by a failing test.
+#[derive(Debug)]
+pub struct Served {
+    daemon: Daemon,
+}
+
+impl Served {
+    pub fn socket(&self) -> &Path {
+        self.daemon.socket()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// SIGKILL, as a crash would end it; waits for its end.
+    pub fn kill(&mut self) -> Result<(), Error> {
+        self.daemon.signal(Signal::KILL)?;
+        self.wait().map(drop)
+    }
+
+    /// Waits for its end, bounded: a daemon ends by itself when its guest does.
+    pub fn wait(&mut self) -> Result<std::process::ExitStatus, Error> {
+        Ok(self.daemon.wait()?)
+    }
+
+    fn wait_until_listening(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + LISTEN_TIMEOUT;
+        while !is_listening(self.socket()) {
+            if self.daemon.try_wait()?.is_some() || Instant::now() >= deadline {
+                return Err(Error::NotListening {
+                    socket: self.socket().to_owned(),
+                    timeout_ms: LISTEN_TIMEOUT.as_millis(),
+                    log: self.log(),
+                });
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a Unix socket listens, without connecting to it.
+fn is_listening(socket: &Path) -> bool {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    table.lines().any(|line| {
+        // Num RefCount Protocol Flags Type St Inode Path
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let flags = fields
+            .get(3)
+            .and_then(|text| u64::from_str_radix(text, 16).ok());
+        flags.is_some_and(|flags| flags & SO_ACCEPTCON != 0)
+            && fields.get(7).is_some_and(|path| Path::new(path) == socket)
+    })
+}
+
+fn pfsctl(args: &[&str], stdin: Stdio) -> Result<Vec<u8>, Error> {
+    let program = binaries::pfsctl()?;
+    let output = Command::new(&program)
+        .args(args)
+        .stdin(stdin)
+        .output()
+        .map_err(io_error("run", &program))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(Error::Pfsctl {
+        args: args.join(" "),
+        status: output.status,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// The SHA-256 of all that a reader gives, in hexadecimal, as `sha256sum` prints it.
+pub fn sha256_of(mut from: impl Read) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}

@@ -1,0 +1,72 @@
+//! The harness itself: a guest without a share.
+
+use guest_tests::vm::agent::Error as AgentError;
+use guest_tests::vm::{guest, Guest, Steps};
+use std::time::{Duration, Instant};
+
+const SECONDS_10: Duration = Duration::from_secs(10);
+
+#[test]
+fn runs_commands_in_a_guest() {
+    let steps = Steps::new();
+    let guest = steps.step("boot", || Ok(Guest::builder().boot()?));
+
+    steps.step("exit code, stdout and stderr come apart", || {
+        let output = guest.run("echo out; echo err >&2; exit 3", SECONDS_10)?;
+        assert_eq!(
+            (output.code, &output.stdout[..], &output.stderr[..]),
+            (3, &b"out\n"[..], &b"err\n"[..])
+        );
+        Ok(())
+    });
+    steps.step("any bytes pass both ways", || {
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 + n / 256) as u8).collect();
+        let output = guest.run_with_input("cat", &bytes, SECONDS_10)?;
+        assert!(output.stdout == bytes, "{} bytes came", output.stdout.len());
+        Ok(())
+    });
+    steps.step("a command costs little", || {
+        let start = Instant::now();
+        for _ in 0..10 {
+            guest.check("true", SECONDS_10)?;
+        }
+        eprintln!("      {} ms a command", start.elapsed().as_millis() / 10);
+        Ok(())
+    });
+    steps.step("a command in time is killed", || {
+        let error = guest
+            .run("echo begun; sleep 100", Duration::from_secs(1))
+            .expect_err("a timeout");
+        let guest::Error::Agent(AgentError::Timeout { output, .. }) = error else {
+            return Err(error.into());
+        };
+        assert_eq!(output.text(), "begun");
+        assert_eq!(guest.run("busybox pgrep sleep", SECONDS_10)?.code, 1);
+        Ok(())
+    });
+    steps.step("a background process does not hold up its command", || {
+        let start = Instant::now();
+        guest.check("sleep 20 & echo $!", SECONDS_10)?;
+        assert!(start.elapsed() < SECONDS_10);
+        Ok(())
+    });
+    steps.step("commands run side by side", || {
+        let waits = "mkfifo /run/fifo; echo ready; cat /run/fifo";
+        let mut first = guest.start(waits, SECONDS_10)?;
+        first.wait_for_output("ready")?;
+        guest.check("echo from the second > /run/fifo", SECONDS_10)?;
+        assert_eq!(first.wait()?.text(), "ready\nfrom the second");
+        Ok(())
+    });
+    steps.step("the kernel log is apart from outputs", || {
+        guest.check("echo a mark from the test > /dev/kmsg", SECONDS_10)?;
+        assert!(guest.kernel_log().contains("a mark from the test"));
+        Ok(())
+    });
+    steps.step("power off", || {
+        let pid = guest.pid();
+        guest.poweroff()?;
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+        Ok(())
+    });
+}
