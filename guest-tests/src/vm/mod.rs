@@ -30,7 +30,7 @@ pub use agent::{Output, Running};
 pub use guest::{Guest, GuestBuilder};
 pub use image::Kernel;
 pub use qemu::Share;
-pub use steps::Steps;
+pub use steps::{data_mib, Steps};
 pub use volume::{Served, Volume};
 
 /// Prints why a test cannot run on this machine; the test then returns.

@@ -34,6 +34,14 @@ impl Steps {
     }
 }
 
+/// How much random data a guest test moves: `PFS_GUEST_DATA_MIB`, 256 by default. Under TCG a
+/// guest makes and hashes data at tens of MiB/s, so this decides how long such a test takes.
+pub fn data_mib() -> u64 {
+    std::env::var("PFS_GUEST_DATA_MIB").map_or(256, |text| {
+        text.parse().expect("PFS_GUEST_DATA_MIB is a number of MiB")
+    })
+}
+
 /// An error with all of its causes, as text.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -130,18 +130,28 @@ impl Volume {
 
     /// The SHA-256 of a file as the host reads it, through `pfsctl get`.
     pub fn sha256(&self, path: &str) -> Result<String, Error> {
+        let local = self.get(path)?;
+        let file = File::open(&local).map_err(io_error("open", &local))?;
+        sha256_of(file).map_err(io_error("read", &local))
+    }
+
+    /// A file's bytes as the host reads them, through `pfsctl get`.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+        let local = self.get(path)?;
+        fs::read(&local).map_err(io_error("read", &local))
+    }
+
+    /// Makes a local copy; a plain directory's file is local already.
+    fn get(&self, path: &str) -> Result<PathBuf, Error> {
         if !self.striped {
-            let local = self.local(path);
-            let file = File::open(&local).map_err(io_error("open", &local))?;
-            return sha256_of(file).map_err(io_error("read", &local));
+            return Ok(self.local(path));
         }
         let local = self.dir.path().join("got");
         let to = local.display().to_string();
+        // pfsctl must not care what an earlier call left there.
+        let _ = fs::remove_file(&local);
         pfsctl(&["get", &self.volume_arg(), path, &to], Stdio::null())?;
-        let file = File::open(&local).map_err(io_error("open", &local))?;
-        let sum = sha256_of(file).map_err(io_error("read", &local))?;
-        fs::remove_file(&local).map_err(io_error("remove", &local))?;
-        Ok(sum)
+        Ok(local)
     }
 
     /// Writes a file from the host, through `pfsctl put`.
