@@ -267,6 +267,11 @@ impl Buffer {
         self.len == 0
     }
 
+    /// Whether there are other handles to the same memory.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.allocation) > 1
+    }
+
     /// `len` bytes from `offset` of the same memory.
     pub fn slice(&self, offset: usize, len: usize) -> Buffer {
         self.check(offset, len);

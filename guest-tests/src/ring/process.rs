@@ -283,6 +283,30 @@ impl Daemon {
             .map_err(|e| self.failed("signal", e))
     }
 
+    /// SIGSTOP, then waits until all of its threads stand still.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        self.signal(Signal::STOP)?;
+        let start = Instant::now();
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        while start.elapsed() < self.timeout {
+            let stopped = rustix::process::waitid(WaitId::Pid(self.rustix_pid()), options)
+                .map_err(|e| self.failed("wait for", e))?;
+            if stopped.is_some() {
+                return Ok(());
+            }
+            thread::sleep(POLL_INTERVAL);
+        }
+        Err(Error::StillRuns {
+            elapsed_ms: start.elapsed().as_millis(),
+            log: self.log(),
+        })
+    }
+
+    /// SIGCONT: ends a [`pause`](Self::pause).
+    pub fn resume(&mut self) -> Result<(), Error> {
+        self.signal(Signal::CONT)
+    }
+
     /// SIGKILL, then waits for its death. Its children are left to its own care until drop.
     pub fn kill(&mut self) -> Result<ExitStatus, Error> {
         self.signal(Signal::KILL)?;
