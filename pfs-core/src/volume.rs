@@ -1,1 +1,155 @@
-//! volume
+//! Volumes: what a VM mounts.
+//!
+//! A volume is a folder with a `volume.toml` ([`Descriptor`]), that file itself, or a plain
+//! directory, which is a `posix` volume of itself. A path is all it takes:
+//!
+//! - [`Volume::locate`] finds and reads the descriptor and touches nothing else.
+//! - [`Volume::open`] also opens and checks every place that the descriptor names.
+//! - [`create`] makes a new one, whole or not at all.
+//!
+//! # Every place carries the volume's uuid
+//!
+//! A target has its `target.toml` ([`crate::target`]), a metadata or posix directory the extended
+//! attribute [`PLACE_XATTR`]. So a place that is not mounted, was swapped, or belongs to another
+//! volume is refused by name. It is also what makes descriptors safe to find in a folder: a guest
+//! that shares a plain directory could leave a `volume.toml` in it for the next start, but cannot
+//! mark a place outside as its own.
+
+mod create;
+mod descriptor;
+mod error;
+mod place;
+pub mod size;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+pub use create::{create, CreateOptions, NewEngine, NewTargets};
+pub use descriptor::{Descriptor, Engine, Striped, FORMAT, MDT_SIZE_MAX_BYTES};
+pub use error::{Error, Impossible};
+pub use place::PLACE_XATTR;
+pub(crate) use {
+    descriptor::{parse, read_text},
+    place::{writable, NotWritable},
+};
+
+use crate::layout::Layout;
+use crate::target;
+
+/// File name of a descriptor in a volume's folder.
+pub const DESCRIPTOR_NAME: &str = "volume.toml";
+
+/// A volume found, nothing of it opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// The folder that relative paths in the descriptor start from.
+    pub path: PathBuf,
+    pub descriptor: Descriptor,
+}
+
+/// A volume whose places are all open and checked.
+#[derive(Debug)]
+pub struct OpenVolume {
+    /// The volume's folder.
+    pub path: PathBuf,
+    pub descriptor: Descriptor,
+    pub kind: VolumeKind,
+}
+
+/// What an engine is built on.
+#[derive(Debug)]
+pub enum VolumeKind {
+    Striped {
+        /// The namespace's root directory, readable.
+        meta: OwnedFd,
+        /// The `objects` directory of each target, readable, by the target's index.
+        targets: Vec<OwnedFd>,
+        /// The layout of new files.
+        layout: Layout,
+        /// Bytes at the start of a file that stay in its inode.
+        mdt_size_bytes: u64,
+    },
+    Posix {
+        /// The directory to serve, readable.
+        root: OwnedFd,
+    },
+    Null,
+}
+
+impl Volume {
+    /// Finds the volume at `path`: a volume's folder, a descriptor, or a plain directory.
+    pub fn locate(path: &Path) -> Result<Volume, Error> {
+        let path = path.canonicalize().map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Error::NoVolume { path: path.into() },
+            _ => Error::io("find", path, source),
+        })?;
+        if !path.is_dir() {
+            let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+            let descriptor = Descriptor::read(&path)?;
+            return Ok(Volume {
+                path: folder,
+                descriptor,
+            });
+        }
+        let file = path.join(DESCRIPTOR_NAME);
+        let descriptor = match file.symlink_metadata() {
+            Ok(_) => Descriptor::read(&file)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                refuse_target(&path)?;
+                Descriptor::plain(&path)
+            }
+            Err(source) => return Err(Error::io("look for", &file, source)),
+        };
+        Ok(Volume { path, descriptor })
+    }
+
+    /// Finds the volume at `path`, opens all its places and checks that they are its own.
+    pub fn open(path: &Path) -> Result<OpenVolume, Error> {
+        Volume::locate(path)?.open_places()
+    }
+
+    /// Opens all places of the volume and checks that they are its own.
+    pub fn open_places(self) -> Result<OpenVolume, Error> {
+        let kind = match &self.descriptor.engine {
+            Engine::Striped(striped) => self.open_striped(striped)?,
+            Engine::Posix { path } => VolumeKind::Posix {
+                root: place::open(&self.path.join(path), self.descriptor.uuid)?,
+            },
+            Engine::Null => VolumeKind::Null,
+        };
+        Ok(OpenVolume {
+            path: self.path,
+            descriptor: self.descriptor,
+            kind,
+        })
+    }
+
+    fn open_striped(&self, striped: &Striped) -> Result<VolumeKind, Error> {
+        let uuid = self.descriptor.uuid.unwrap_or_default();
+        let meta = place::open(&self.path.join(&striped.meta), Some(uuid))?;
+        place::check_writable(&meta, &self.path.join(&striped.meta))?;
+        let paths = striped.targets.iter().map(|path| self.path.join(path));
+        Ok(VolumeKind::Striped {
+            meta,
+            targets: target::open_all(uuid, &paths.collect::<Vec<_>>())?,
+            layout: striped.layout,
+            mdt_size_bytes: striped.mdt_size_bytes,
+        })
+    }
+}
+
+/// A target given in place of its volume would be served as a plain directory, objects and all.
+fn refuse_target(path: &Path) -> Result<(), Error> {
+    let dir = place::open(path, None)?;
+    match target::Identity::read(dir, path) {
+        Ok(identity) => Err(Error::IsTarget {
+            path: path.into(),
+            index: identity.index,
+            uuid: identity.volume,
+        }),
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! `volume.toml`: pure data, read strictly.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, CWD};
+use rustix::io::Errno;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::error::Impossible;
+use super::size::Size;
+use super::Error;
+use crate::layout::{Layout, STRIPE_COUNT_MAX};
+
+/// The newest format of `volume.toml` that this code reads, and the one it writes.
+pub const FORMAT: u32 = 1;
+/// Most bytes of a file that can stay in its inode.
+pub const MDT_SIZE_MAX_BYTES: u64 = 16 << 20;
+/// `mdt_size` is a multiple of this, in bytes.
+const MDT_SIZE_STEP_BYTES: u64 = 4096;
+/// Longest descriptor that is read, in bytes: thousands of targets fit.
+const FILE_MAX_BYTES: u64 = 4 << 20;
+
+/// What a `volume.toml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// `None` for a plain directory, which has no descriptor.
+    pub uuid: Option<Uuid>,
+    pub engine: Engine,
+}
+
+/// An engine and what it needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Striped(Striped),
+    Posix {
+        /// The directory to serve; relative to the volume's folder.
+        path: PathBuf,
+    },
+    Null,
+}
+
+/// What a `striped` volume consists of. Paths are relative to the volume's folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Striped {
+    /// The namespace's root directory.
+    pub meta: PathBuf,
+    /// The targets, by index.
+    pub targets: Vec<PathBuf>,
+    /// The layout of new files.
+    pub layout: Layout,
+    /// Bytes at the start of a file that stay in its inode.
+    pub mdt_size_bytes: u64,
+}
+
+impl Engine {
+    /// The engine's name in `volume.toml`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Engine::Striped(_) => "striped",
+            Engine::Posix { .. } => "posix",
+            Engine::Null => "null",
+        }
+    }
+}
+
+impl Striped {
+    /// Checks what the types do not say.
+    pub fn check(&self) -> Result<(), Impossible> {
+        let (count, targets) = (self.layout.stripe_count(), self.targets.len());
+        if targets == 0 {
+            return Err(Impossible::NoTarget);
+        }
+        let max = STRIPE_COUNT_MAX as usize;
+        if targets > max {
+            return Err(Impossible::TooManyTargets { targets, max });
+        }
+        if count as usize > targets {
+            return Err(Impossible::TooFewTargets { count, targets });
+        }
+        let mdt_size = self.mdt_size_bytes;
+        if mdt_size % MDT_SIZE_STEP_BYTES != 0 || mdt_size > MDT_SIZE_MAX_BYTES {
+            return Err(Impossible::MdtSize(mdt_size));
+        }
+        Ok(())
+    }
+}
+
+/// The keys that say how to read the rest.
+#[derive(Deserialize)]
+struct Head {
+    format: i64,
+    engine: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StripedFile {
+    #[serde(rename = "format")]
+    _format: i64,
+    #[serde(rename = "engine")]
+    _engine: String,
+    uuid: Uuid,
+    #[serde(default = "default_meta")]
+    meta: PathBuf,
+    layout: LayoutTable,
+    #[serde(rename = "target")]
+    targets: Vec<TargetTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LayoutTable {
+    stripe_unit: Size,
+    stripe_count: u32,
+    mdt_size: Size,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetTable {
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PosixFile {
+    #[serde(rename = "format")]
+    _format: i64,
+    #[serde(rename = "engine")]
+    _engine: String,
+    uuid: Uuid,
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NullFile {
+    #[serde(rename = "format")]
+    _format: i64,
+    #[serde(rename = "engine")]
+    _engine: String,
+    uuid: Uuid,
+}
+
+fn default_meta() -> PathBuf {
+    "meta".into()
+}
+
+impl Descriptor {
+    /// A plain directory as a volume of itself.
+    pub fn plain(path: &Path) -> Descriptor {
+        Descriptor {
+            uuid: None,
+            engine: Engine::Posix { path: path.into() },
+        }
+    }
+
+    /// Reads the descriptor in file `path`.
+    pub fn read(path: &Path) -> Result<Descriptor, Error> {
+        Descriptor::parse(&read_text(CWD, path, path)?, path)
+    }
+
+    /// Reads a descriptor from `text`; `path` is for messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Descriptor, Error> {
+        let head: Head = parse(text, path)?;
+        let file = || path.to_owned();
+        match head.format {
+            found if found > i64::from(FORMAT) => {
+                return Err(Error::NewerFormat {
+                    path: file(),
+                    found,
+                })
+            }
+            found if found < 1 => {
+                return Err(Error::NoSuchFormat {
+                    path: file(),
+                    found,
+                })
+            }
+            _ => {}
+        }
+        let (uuid, engine) = match head.engine.as_str() {
+            "striped" => striped(parse(text, path)?, path)?,
+            "posix" => {
+                let file: PosixFile = parse(text, path)?;
+                (file.uuid, Engine::Posix { path: file.path })
+            }
+            "null" => (parse::<NullFile>(text, path)?.uuid, Engine::Null),
+            "cephfs" => {
+                return Err(Error::EngineNotBuilt {
+                    path: file(),
+                    engine: head.engine,
+                })
+            }
+            _ => {
+                return Err(Error::NoSuchEngine {
+                    path: file(),
+                    engine: head.engine,
+                })
+            }
+        };
+        let uuid = Some(uuid);
+        Ok(Descriptor { uuid, engine })
+    }
+
+    /// The descriptor as the text of a `volume.toml`.
+    pub fn to_toml(&self) -> String {
+        let mut text = format!("format = {FORMAT}\nengine = \"{}\"\n", self.engine.name());
+        if let Some(uuid) = self.uuid {
+            let _ = writeln!(text, "uuid = \"{uuid}\"");
+        }
+        match &self.engine {
+            Engine::Striped(striped) => {
+                let layout = &striped.layout;
+                let _ = write!(
+                    text,
+                    "meta = {}\n\n[layout]\nstripe_unit = \"{}\"\nstripe_count = {}\n\
+                     mdt_size = \"{}\"\n",
+                    quote(&striped.meta),
+                    Size(layout.stripe_unit_bytes()),
+                    layout.stripe_count(),
+                    Size(striped.mdt_size_bytes),
+                );
+                for target in &striped.targets {
+                    let _ = write!(text, "\n[[target]]\npath = {}\n", quote(target));
+                }
+            }
+            Engine::Posix { path } => {
+                let _ = writeln!(text, "path = {}", quote(path));
+            }
+            Engine::Null => {}
+        }
+        text
+    }
+}
+
+fn striped(file: StripedFile, path: &Path) -> Result<(Uuid, Engine), Error> {
+    let table = file.layout;
+    let layout = Layout::new(table.stripe_unit.0, table.stripe_count, 0);
+    let striped = Striped {
+        meta: file.meta,
+        targets: file.targets.into_iter().map(|table| table.path).collect(),
+        layout: layout.map_err(|source| Error::Layout {
+            path: path.into(),
+            source,
+        })?,
+        mdt_size_bytes: table.mdt_size.0,
+    };
+    striped.check().map_err(|source| Error::Values {
+        path: path.into(),
+        source,
+    })?;
+    Ok((file.uuid, Engine::Striped(striped)))
+}
+
+/// A path as a TOML string.
+fn quote(path: &Path) -> String {
+    toml::Value::String(path.to_string_lossy().into_owned()).to_string()
+}
+
+/// Reads a small text file, `name` in `dir`, that others may have put there: follows no symbolic
+/// link (which could make another volume's descriptor ours), never blocks, never takes more than
+/// [`FILE_MAX_BYTES`]. `path` is for messages.
+pub(crate) fn read_text(dir: impl AsFd, name: &Path, path: &Path) -> Result<String, Error> {
+    let not = |why| Error::NotADescriptor {
+        path: path.into(),
+        why,
+    };
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file =
+        rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::LOOP => not("it is a symbolic link"),
+            errno => Error::io("open", path, errno),
+        })?;
+    let stat = rustix::fs::fstat(&file).map_err(|errno| Error::io("look at", path, errno))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(not("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::from(file)
+        .take(FILE_MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::io("read", path, source))?;
+    if bytes.len() as u64 > FILE_MAX_BYTES {
+        return Err(not("it is too long"));
+    }
+    String::from_utf8(bytes).map_err(|_| not("it is not text"))
+}
+
+/// Parses TOML; an error names the file, the line and what stands there.
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(text: &str, path: &Path) -> Result<T, Error> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start.min(text.len()));
+        let before = &text.as_bytes()[..at];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        Error::Syntax {
+            path: path.into(),
+            line,
+            text: text.lines().nth(line - 1).unwrap_or("").trim().to_owned(),
+            message: error.message().lines().collect::<Vec<_>>().join(", "),
+        }
+    })
+}

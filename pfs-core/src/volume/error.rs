@@ -1,0 +1,154 @@
+//! What can be wrong with a volume, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::descriptor::FORMAT;
+use super::size::Size;
+use crate::{layout, target};
+
+/// A volume cannot be found, opened or made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {doing} {path}")]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+
+    // ---- finding and reading a descriptor --------------------------------------------
+    #[error("there is no volume at {path}: no such file or directory")]
+    NoVolume { path: PathBuf },
+    #[error(
+        "{path} is storage target {index} of volume {uuid}, not a volume: give the folder that \
+         holds that volume's volume.toml"
+    )]
+    IsTarget {
+        path: PathBuf,
+        index: u32,
+        uuid: Uuid,
+    },
+    #[error("{path} is not a volume descriptor: {why}")]
+    NotADescriptor { path: PathBuf, why: &'static str },
+    #[error("{path}:{line}: {message} (in `{text}`)")]
+    Syntax {
+        path: PathBuf,
+        line: usize,
+        text: String,
+        message: String,
+    },
+    #[error(
+        "{path} has format {found}, newer than format {FORMAT}, the newest that this program \
+         reads: use the pfs-virtiofsd that made the volume, or a later one"
+    )]
+    NewerFormat { path: PathBuf, found: i64 },
+    #[error("{path}: format {found} is not one that ever was: the first is format 1")]
+    NoSuchFormat { path: PathBuf, found: i64 },
+    #[error(
+        "{path}: engine \"{engine}\" is not built into this program; it has \"striped\", \
+         \"posix\" and \"null\""
+    )]
+    EngineNotBuilt { path: PathBuf, engine: String },
+    #[error("{path}: there is no engine \"{engine}\"; use \"striped\", \"posix\" or \"null\"")]
+    NoSuchEngine { path: PathBuf, engine: String },
+    #[error("{path}: [layout]")]
+    Layout {
+        path: PathBuf,
+        #[source]
+        source: layout::Error,
+    },
+    #[error("{path} describes no possible volume")]
+    Values {
+        path: PathBuf,
+        #[source]
+        source: Impossible,
+    },
+
+    // ---- opening its places ----------------------------------------------------------
+    #[error(
+        "{path} is missing, which the volume needs: mount it or restore it, or correct its path \
+         in volume.toml"
+    )]
+    PlaceMissing { path: PathBuf },
+    #[error("{path} is not a directory: correct its path in volume.toml")]
+    PlaceNotADirectory { path: PathBuf },
+    #[error(
+        "{path} does not carry the mark of volume {uuid}: if its file system is not mounted, \
+         mount it; if it was restored from a copy without extended attributes and is the right \
+         one, run: setfattr -n {} -v {uuid} {path}",
+        super::place::PLACE_XATTR
+    )]
+    PlaceNotMarked { path: PathBuf, uuid: Uuid },
+    #[error("{path} belongs to volume {found}, not to this one, {uuid}: correct its path")]
+    PlaceForeign {
+        path: PathBuf,
+        uuid: Uuid,
+        found: String,
+    },
+    #[error("{path} is read-only: remount its file system writable")]
+    PlaceReadOnly { path: PathBuf },
+    #[error("{path} may not be written by this user: run as its owner or as root")]
+    PlaceNotWritable { path: PathBuf },
+    #[error(transparent)]
+    Target(#[from] target::Error),
+
+    // ---- making one ------------------------------------------------------------------
+    #[error("{path} already holds a volume: choose another place, or remove it first")]
+    AlreadyAVolume { path: PathBuf },
+    #[error("{path} is not empty (it has {entry:?}): choose an empty or a new directory")]
+    NotEmpty { path: PathBuf, entry: String },
+    #[error("{path} is target {index} of volume {uuid}: choose another directory")]
+    AlreadyATarget {
+        path: PathBuf,
+        index: u32,
+        uuid: Uuid,
+    },
+    #[error("{path} is named twice: each target needs its own directory")]
+    TargetTwice { path: PathBuf },
+    #[error("target {inner} lies inside {outer}, which is to be a target or the volume itself")]
+    TargetNested { inner: PathBuf, outer: PathBuf },
+    #[error("cannot make the volume")]
+    Impossible(#[from] Impossible),
+    #[error("cannot make the volume")]
+    ImpossibleLayout(#[from] layout::Error),
+    #[error(
+        "the file system of {path} does not keep user extended attributes, which the volume \
+         needs there: use ext4, xfs or btrfs (or tmpfs on Linux 6.6 or newer)"
+    )]
+    NoXattrs { path: PathBuf },
+    #[error(
+        "the file system of {path} cannot {what}, which the volume needs there: use ext4, xfs, \
+         btrfs or tmpfs"
+    )]
+    NoFallocate { path: PathBuf, what: &'static str },
+}
+
+/// Values that fit no volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Impossible {
+    #[error("a striped volume needs at least one target")]
+    NoTarget,
+    #[error("a stripe count of {count} needs as many targets, and there are {targets}")]
+    TooFewTargets { count: u32, targets: usize },
+    #[error("{targets} targets are more than the {max} that a volume can have")]
+    TooManyTargets { targets: usize, max: usize },
+    #[error(
+        "an mdt_size of {} is not a multiple of 4 KiB up to {}",
+        Size(*.0),
+        Size(super::MDT_SIZE_MAX_BYTES)
+    )]
+    MdtSize(u64),
+}
+
+impl Error {
+    pub(crate) fn io(doing: &'static str, path: &Path, source: impl Into<std::io::Error>) -> Error {
+        Error::Io {
+            doing,
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+}
