@@ -17,7 +17,7 @@ use guest_tests::ring::fuse::{
     ops, Caller, Client, DataShape, Errno, Error, Handle, Lock, Session, SessionConfig,
 };
 use guest_tests::ring::memory::{RegionConfig, PAGE_SIZE};
-use guest_tests::ring::process::{self, Daemon, DaemonCommand};
+use guest_tests::ring::process::{Daemon, DaemonCommand};
 use tempfile::TempDir;
 use vm_memory::ByteValued;
 
@@ -269,7 +269,7 @@ fn many_requests_in_flight() {
             submitted += 1;
         }
         fs.kick().unwrap();
-        let done = fs.next().unwrap();
+        let done = fs.next_done().unwrap();
         assert_eq!(done.opcode, Opcode::Read as u32);
         assert_eq!(fs.wait::<usize>(done.ticket()).unwrap(), PAGE_SIZE);
         let (page, buffer) = ((done.tag >> 8) as usize, (done.tag & 0xff) as usize);
@@ -401,7 +401,7 @@ fn a_hung_daemon_ends_a_control_message() {
     peer.daemon.pause().unwrap();
     let start = Instant::now();
     let error = session.device.stop_queue(1).unwrap_err();
-    assert!(matches!(error, device::Error::Message { .. }), "{error}");
+    assert!(matches!(error, device::Error::NoAnswer { .. }), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -488,42 +488,4 @@ fn a_socket_may_be_inherited() {
     session.device.disconnect();
     // virtiofsd serves one connection and ends.
     assert!(daemon.wait().unwrap().success());
-}
-
-#[test]
-fn a_daemon_that_does_not_start_says_why() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("socket");
-    let started = Instant::now();
-    let error = DaemonCommand::new("/bin/sh", &socket)
-        .args(["-c", "echo no such luck >&2; exit 3"])
-        .spawn()
-        .unwrap_err();
-    assert!(matches!(&error, process::Error::Ended { status, .. } if status.code() == Some(3)));
-    assert!(error.to_string().contains("no such luck"), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(5));
-}
-
-#[test]
-fn a_dropped_daemon_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().unwrap();
-    let daemon = DaemonCommand::new("/bin/sh", dir.path().join("socket"))
-        .args(["-c", "sleep 1000 & echo $! >&2; wait"])
-        .spawn_without_waiting()
-        .unwrap();
-    while !daemon.log().ends_with('\n') {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let child: i32 = daemon.log().trim().parse().unwrap();
-    drop(daemon);
-    let child = rustix::process::Pid::from_raw(child).unwrap();
-    let start = Instant::now();
-    while rustix::process::test_kill_process(child).is_ok() {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.as_raw_nonzero()));
-        if stat.is_ok_and(|stat| stat.contains(") Z ")) {
-            // Dead, and nobody's to reap but init's.
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(5), "it still runs");
-    }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 struct State {
     deadline: Option<Instant>,
+    fired: bool,
     ended: bool,
 }
 
@@ -61,6 +62,11 @@ impl Watchdog {
         }
     }
 
+    /// The timeout, if an exchange took longer and the socket was shut down.
+    pub(super) fn fired(&self) -> Option<Duration> {
+        self.shared.lock().fired.then_some(self.timeout)
+    }
+
     pub(super) fn arm(&self) -> Guard {
         let deadline = Instant::now() + self.timeout;
         self.shared.set(|state| state.deadline = Some(deadline));
@@ -93,6 +99,7 @@ fn watch(shared: &Shared, stream: &UnixStream) {
         if left.is_zero() {
             let _ = stream.shutdown(Shutdown::Both);
             state.deadline = None;
+            state.fired = true;
         } else {
             let woken = shared.changed.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;

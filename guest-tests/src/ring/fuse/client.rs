@@ -8,10 +8,7 @@ use std::time::{Duration, Instant};
 
 use vm_memory::ByteValued;
 
-use super::abi::{
-    BatchForgetIn, ForgetIn, ForgetOne, InHeader, InterruptIn, Opcode, OutHeader, INTERRUPT_BIT,
-    ROOT_ID,
-};
+use super::abi::{InHeader, OutHeader};
 use super::error::Error;
 use super::hiprio::Hiprio;
 use super::request::{Body, Reply, Request};
@@ -117,15 +114,6 @@ impl Completion {
     }
 }
 
-/// The answer to a raw request: nothing of it was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawReply {
-    /// Bytes that the device says it wrote.
-    pub used_len: u32,
-    /// All device-writable bytes, zero where the device wrote none.
-    pub bytes: Vec<u8>,
-}
-
 /// What the clients of one session share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -145,7 +133,7 @@ impl Shared {
         self.hiprio.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_unique(&self) -> u64 {
+    pub(super) fn next_unique(&self) -> u64 {
         self.unique.fetch_add(UNIQUE_STEP, Ordering::Relaxed) + UNIQUE_STEP
     }
 }
@@ -153,16 +141,17 @@ impl Shared {
 /// FUSE on one request queue. Can be moved to a thread of its own; clients of one session share
 /// only the counter of `unique` and the hiprio queue.
 ///
-/// The blocking operations are in `calls.rs`, those on paths in `tree.rs`.
+/// The blocking operations are in `calls.rs`, those on paths in `tree.rs`, those on the hiprio
+/// queue in `hiprio.rs`, raw ones in `raw.rs`.
 #[derive(Debug)]
 pub struct Client {
-    queue: Queue,
-    slots: Slots,
+    pub(super) queue: Queue,
+    pub(super) slots: Slots,
     pub(super) memory: GuestMemory,
     pub(super) shared: Arc<Shared>,
-    link: Arc<Link>,
-    readable: Vec<Segment>,
-    writable: Vec<Segment>,
+    pub(super) link: Arc<Link>,
+    pub(super) readable: Vec<Segment>,
+    pub(super) writable: Vec<Segment>,
     /// Data of the blocking calls.
     pub(super) scratch: Option<Buffer>,
     /// In whose name requests are sent.
@@ -229,7 +218,7 @@ impl Client {
                 Ok(ticket) => return self.wait(ticket),
                 Err(Error::Busy) if self.in_flight() > 0 => {
                     if !self.reap()? {
-                        self.pause(start, request.opcode, 0)?;
+                        self.pause(start, None)?;
                     }
                 }
                 Err(e) => return Err(e),
@@ -314,7 +303,7 @@ impl Client {
 
     /// The next request that is answered, without sleeping. It stays the first until its reply
     /// is taken by [`wait`](Self::wait) with its ticket.
-    pub fn poll(&mut self) -> Result<Option<Completion>, Error> {
+    pub fn poll_done(&mut self) -> Result<Option<Completion>, Error> {
         while self.reap()? {}
         Ok(self.slots.first_done().map(|index| {
             let slot = self.slots.get(index);
@@ -327,15 +316,18 @@ impl Client {
         }))
     }
 
-    /// The next request that is answered; sleeps until there is one, but no longer than the
-    /// client's timeout.
-    pub fn next(&mut self) -> Result<Completion, Error> {
+    /// The next request that is answered, as [`poll_done`](Self::poll_done) gives it; sleeps
+    /// until there is one, but no longer than the client's timeout.
+    pub fn next_done(&mut self) -> Result<Completion, Error> {
         let start = Instant::now();
         loop {
-            if let Some(completion) = self.poll()? {
+            if let Some(completion) = self.poll_done()? {
                 return Ok(completion);
             }
-            self.pause(start, 0, 0)?;
+            if self.in_flight() == 0 {
+                return Err(Error::Idle);
+            }
+            self.pause(start, None)?;
         }
     }
 
@@ -379,116 +371,14 @@ impl Client {
         result
     }
 
-    /// Sends `request` as it is, with one device-writable buffer for each of `rooms`, and
-    /// returns whatever comes back. For tests that play a hostile guest.
-    pub fn call_raw(&mut self, request: &[u8], rooms: &[usize]) -> Result<RawReply, Error> {
-        let reply_len: usize = rooms.iter().sum();
-        let payload = self.memory.alloc_pages(request.len())?;
-        payload.write(0, request);
-        let sink = self.memory.alloc_pages(reply_len)?;
-        sink.fill(0);
-        let mut at = 0;
-        let mut writable = Vec::with_capacity(rooms.len());
-        for &room in rooms {
-            push_range(&mut writable, &sink, at, room);
-            at += room;
-        }
-        let mut readable = Vec::new();
-        push_range(&mut readable, &payload, 0, request.len());
-        let used_len = self.call_segments(&readable, &writable, &[payload, sink.clone()])?;
-        Ok(RawReply {
-            used_len,
-            bytes: sink.to_vec(0, reply_len),
-        })
-    }
-
-    /// Offers exactly these descriptors and waits until they are used; returns the used length.
-    /// `hold` (at most two buffers) stays allocated while the device may use it.
-    pub fn call_segments(
-        &mut self,
-        readable: &[Segment],
-        writable: &[Segment],
-        hold: &[Buffer],
-    ) -> Result<u32, Error> {
-        let index = self.slots.take_free()?;
-        let unique = self.shared.next_unique();
-        let slot = self.slots.get_mut(index);
-        slot.opcode = u32::MAX;
-        slot.unique = unique;
-        slot.tag = 0;
-        slot.raw = true;
-        slot.payload = hold.first().cloned();
-        slot.sink = hold.get(1).cloned();
-        self.readable.clear();
-        self.readable.extend_from_slice(readable);
-        self.writable.clear();
-        self.writable.extend_from_slice(writable);
-        self.put_on_ring(index)?;
-        self.queue.kick()?;
-        let outcome = self.wait_outcome(index, unique)?;
-        self.slots.release(index);
-        match outcome {
-            Outcome::Raw(used_len) => Ok(used_len),
-            _ => Err(Error::NoSuchRequest(unique)),
-        }
-    }
-
-    /// FORGET on the hiprio queue; does not wait for the device.
-    pub fn forget(&mut self, nodeid: u64, nlookup: u64) -> Result<(), Error> {
-        let body = ForgetIn { nlookup };
-        self.send_hiprio(Opcode::Forget as u32, nodeid, None, body.as_slice())
-    }
-
-    /// BATCH_FORGET of `(node id, lookup count)` on the hiprio queue, at most 252 of them.
-    pub fn batch_forget(&mut self, nodes: &[(u64, u64)]) -> Result<(), Error> {
-        let header = BatchForgetIn {
-            count: nodes.len() as u32,
-            dummy: 0,
-        };
-        let mut body = header.as_slice().to_vec();
-        for &(nodeid, nlookup) in nodes {
-            body.extend_from_slice(ForgetOne { nodeid, nlookup }.as_slice());
-        }
-        self.send_hiprio(Opcode::BatchForget as u32, ROOT_ID, None, &body)
-    }
-
-    /// INTERRUPT of a request in flight, on the hiprio queue.
-    pub fn interrupt(&mut self, unique: u64) -> Result<(), Error> {
-        let body = InterruptIn { unique };
-        let own = Some(unique | INTERRUPT_BIT);
-        self.send_hiprio(Opcode::Interrupt as u32, 0, own, body.as_slice())
-    }
-
-    /// Waits until the device has used all FORGETs and INTERRUPTs.
-    pub fn drain_hiprio(&mut self) -> Result<(), Error> {
-        self.shared.hiprio().drain(self.timeout)
-    }
-
     /// Takes what is used, then offers the rest again: see [`Queue::offer_again`].
     pub fn offer_again(&mut self) -> Result<u16, Error> {
         while self.reap()? {}
         Ok(self.queue.offer_again())
     }
 
-    fn send_hiprio(
-        &mut self,
-        opcode: u32,
-        nodeid: u64,
-        unique: Option<u64>,
-        body: &[u8],
-    ) -> Result<(), Error> {
-        let header = InHeader {
-            len: (size_of::<InHeader>() + body.len()) as u32,
-            opcode,
-            unique: unique.unwrap_or_else(|| self.shared.next_unique()),
-            nodeid,
-            ..InHeader::default()
-        };
-        self.shared.hiprio().send(&header, body, self.timeout)
-    }
-
     /// Offers `self.readable` and `self.writable` with the slot as their token.
-    fn put_on_ring(&mut self, index: u16) -> Result<(), Error> {
+    pub(super) fn put_on_ring(&mut self, index: u16) -> Result<(), Error> {
         let submitted = self
             .queue
             .submit(&self.readable, &self.writable, u64::from(index));
@@ -511,7 +401,7 @@ impl Client {
         }
     }
 
-    fn wait_outcome(&mut self, index: u16, unique: u64) -> Result<Outcome, Error> {
+    pub(super) fn wait_outcome(&mut self, index: u16, unique: u64) -> Result<Outcome, Error> {
         let start = Instant::now();
         loop {
             while self.reap()? {}
@@ -519,8 +409,7 @@ impl Client {
             if let State::Done(outcome) = slot.state {
                 return Ok(outcome);
             }
-            let opcode = slot.opcode;
-            self.pause(start, opcode, unique)?;
+            self.pause(start, Some(index))?;
         }
     }
 
@@ -535,28 +424,39 @@ impl Client {
         }
     }
 
-    /// Lets time pass until the used ring may have more, by polling, then by sleeping.
-    fn pause(&mut self, start: Instant, opcode: u32, unique: u64) -> Result<(), Error> {
+    /// Lets time pass until the used ring may have more, by polling, then by sleeping. An error
+    /// names the request in slot `index`, else the oldest in flight.
+    fn pause(&mut self, start: Instant, index: Option<u16>) -> Result<(), Error> {
         while start.elapsed() < self.spin {
-            if self.queue.ring().used_index() != self.queue.last_used() {
+            if self.has_used() {
                 return Ok(());
             }
             hint::spin_loop();
         }
-        match sleep(&self.queue, &self.link, start + self.timeout)? {
-            Woken::Called => Ok(()),
-            Woken::Gone if self.queue.ring().used_index() != self.queue.last_used() => Ok(()),
-            Woken::Gone => Err(Error::Gone { opcode, unique }),
-            Woken::TimedOut => Err(Error::Timeout {
-                opcode,
-                unique,
-                elapsed_ms: start.elapsed().as_millis(),
-            }),
+        let woken = sleep(&self.queue, &self.link, start + self.timeout)?;
+        if woken == Woken::Called || self.has_used() {
+            return Ok(());
         }
+        let index = index.or_else(|| self.slots.oldest_in_flight());
+        let slot = self.slots.get(index.ok_or(Error::Idle)?);
+        let (opcode, unique) = (slot.opcode, slot.unique);
+        if woken == Woken::Gone {
+            return Err(Error::Gone { opcode, unique });
+        }
+        Err(Error::Timeout {
+            opcode,
+            unique,
+            elapsed_ms: slot.submitted.elapsed().as_millis(),
+        })
+    }
+
+    /// Whether the device has used more than the client has looked at.
+    fn has_used(&self) -> bool {
+        self.queue.ring().used_index() != self.queue.last_used()
     }
 }
 
-fn push_range(segments: &mut Vec<Segment>, buffer: &Buffer, offset: usize, len: usize) {
+pub(super) fn push_range(segments: &mut Vec<Segment>, buffer: &Buffer, offset: usize, len: usize) {
     if len > 0 {
         segments.push(Segment {
             addr: buffer.guest_addr() + offset as u64,

@@ -52,12 +52,23 @@ pub enum Error {
     /// The arguments do not fit a request, or the data a queue's descriptors.
     #[error("{}: the request is too large", opcode_name(*.0))]
     TooLarge(u32),
+    /// Nothing is in flight that could be waited for.
+    #[error("no request is in flight")]
+    Idle,
     /// The ticket was taken already.
     #[error("no request with unique {0} is waited for")]
     NoSuchRequest(u64),
-    /// A directory entry or path that the helpers cannot work with.
-    #[error("{0}")]
+    /// A path that names nothing below the root.
+    #[error("{0:?} is no path below the root")]
     Path(String),
+    /// WRITE was answered with success, but with a count that cannot be.
+    #[error("a WRITE of {len} bytes wrote {written}")]
+    WriteCount {
+        /// Bytes sent.
+        len: usize,
+        /// Bytes that the daemon says it wrote.
+        written: usize,
+    },
     /// The ring.
     #[error("ring")]
     Queue(#[from] queue::Error),

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use vm_memory::ByteValued;
 
-use super::abi::InHeader;
+use super::abi::{
+    BatchForgetIn, ForgetIn, ForgetOne, InHeader, InterruptIn, Opcode, INTERRUPT_BIT, ROOT_ID,
+};
+use super::client::Client;
 use super::error::{Error, Violation};
 use super::wait::{sleep, Woken};
 use crate::ring::device::Link;
@@ -72,7 +75,7 @@ impl Hiprio {
     /// Waits until the device has used everything.
     pub(super) fn drain(&mut self, timeout: Duration) -> Result<(), Error> {
         while self.queue.in_flight() > 0 {
-            self.wait(super::abi::Opcode::Forget as u32, 0, timeout)?;
+            self.wait(Opcode::Forget as u32, 0, timeout)?;
         }
         Ok(())
     }
@@ -119,5 +122,55 @@ impl Hiprio {
             });
         }
         Ok(true)
+    }
+}
+
+impl Client {
+    /// FORGET on the hiprio queue; does not wait for the device.
+    pub fn forget(&mut self, nodeid: u64, nlookup: u64) -> Result<(), Error> {
+        let body = ForgetIn { nlookup };
+        self.send_hiprio(Opcode::Forget as u32, nodeid, None, body.as_slice())
+    }
+
+    /// BATCH_FORGET of `(node id, lookup count)` on the hiprio queue, at most 252 of them.
+    pub fn batch_forget(&mut self, nodes: &[(u64, u64)]) -> Result<(), Error> {
+        let header = BatchForgetIn {
+            count: nodes.len() as u32,
+            dummy: 0,
+        };
+        let mut body = header.as_slice().to_vec();
+        for &(nodeid, nlookup) in nodes {
+            body.extend_from_slice(ForgetOne { nodeid, nlookup }.as_slice());
+        }
+        self.send_hiprio(Opcode::BatchForget as u32, ROOT_ID, None, &body)
+    }
+
+    /// INTERRUPT of a request in flight, on the hiprio queue.
+    pub fn interrupt(&mut self, unique: u64) -> Result<(), Error> {
+        let body = InterruptIn { unique };
+        let own = Some(unique | INTERRUPT_BIT);
+        self.send_hiprio(Opcode::Interrupt as u32, 0, own, body.as_slice())
+    }
+
+    /// Waits until the device has used all FORGETs and INTERRUPTs.
+    pub fn drain_hiprio(&mut self) -> Result<(), Error> {
+        self.shared.hiprio().drain(self.timeout)
+    }
+
+    fn send_hiprio(
+        &mut self,
+        opcode: u32,
+        nodeid: u64,
+        unique: Option<u64>,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        let header = InHeader {
+            len: (size_of::<InHeader>() + body.len()) as u32,
+            opcode,
+            unique: unique.unwrap_or_else(|| self.shared.next_unique()),
+            nodeid,
+            ..InHeader::default()
+        };
+        self.shared.hiprio().send(&header, body, self.timeout)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`Session`]: a mount: the device, INIT, and a [`Client`] for each request queue.
 //! - [`Client`]: blocking calls (`calls.rs`, and on paths in `tree.rs`), or [`Client::submit`]
-//!   and [`Client::wait`] with many requests in flight (`client.rs`, its slots in `slots.rs`).
+//!   and [`Client::wait`] with many requests in flight (`client.rs`, its slots in `slots.rs`),
+//!   or bytes that nobody checks (`raw.rs`).
 //! - [`ops`]: every operation as a [`Request`]; [`request`] is how they are made and decoded.
 //! - [`abi`]: the structures of `linux/fuse.h`.
 //!
@@ -20,7 +21,7 @@
 //! }
 //! fs.kick()?;
 //! while fs.in_flight() > 0 {
-//!     let done = fs.next()?;
+//!     let done = fs.next_done()?;
 //!     let bytes_read: usize = fs.wait(done.ticket())?;
 //!     println!("read {} has {bytes_read} bytes", done.tag);
 //! }
@@ -34,15 +35,17 @@ mod client;
 mod error;
 mod hiprio;
 pub mod ops;
+mod raw;
 pub mod request;
 mod session;
 mod slots;
 mod tree;
 mod wait;
 
-pub use client::{Caller, Client, Completion, DataShape, Limits, RawReply, Ticket};
+pub use client::{Caller, Client, Completion, DataShape, Limits, Ticket};
 pub use error::{Error, Violation};
 pub use ops::{Handle, Lock};
+pub use raw::RawReply;
 pub use request::{DirEntry, Reply, Request};
 pub use rustix::io::Errno;
 pub use session::{InitOptions, Session, SessionConfig};

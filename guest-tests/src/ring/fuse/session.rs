@@ -164,13 +164,21 @@ impl Session {
 
     /// Gives everything to another daemon that goes on with the same FUSE session: what was in
     /// flight is offered again, and no INIT is sent. The daemon before must be dead.
+    ///
+    /// For a daemon that keeps an in-flight log of its own, or with clients that are elsewhere,
+    /// see [`Device::reattach`].
     pub fn reattach(&mut self, stream: UnixStream) -> Result<(), Error> {
-        let mut bases = vec![self.shared.hiprio().offer_again()?];
+        let mut bases = vec![self.offer_hiprio_again()?];
         for client in &mut self.clients {
             bases.push(client.offer_again()?);
         }
         self.device.reattach(stream, &bases)?;
         Ok(())
+    }
+
+    /// [`Client::offer_again`] of the hiprio queue.
+    pub fn offer_hiprio_again(&mut self) -> Result<u16, Error> {
+        self.shared.hiprio().offer_again()
     }
 
     fn limits(&self) -> Limits {

@@ -164,6 +164,15 @@ impl Slots {
         self.done.front().copied()
     }
 
+    /// The slot of the request that waits longest for its answer.
+    pub(super) fn oldest_in_flight(&self) -> Option<u16> {
+        let slots = (0..).zip(&self.slots);
+        slots
+            .filter(|(_, slot)| slot.state == State::InFlight)
+            .min_by_key(|(_, slot)| slot.submitted)
+            .map(|(index, _)| index)
+    }
+
     /// Frees a slot, whatever its state.
     pub(super) fn release(&mut self, index: u16) {
         if self.done.front() == Some(&index) {

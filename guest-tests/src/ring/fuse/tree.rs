@@ -3,7 +3,7 @@
 //! Paths start at the root and are split at slashes; symbolic links are not followed. Lookups
 //! that a helper needs on the way are forgotten again.
 
-use super::abi::{Attr, EntryOut, ROOT_ID};
+use super::abi::{Attr, EntryOut, Opcode, ROOT_ID};
 use super::client::Client;
 use super::error::Error;
 use super::ops::Handle;
@@ -26,7 +26,7 @@ impl Client {
             if entry.nodeid == 0 {
                 // A negative entry that the guest may cache.
                 return Err(Error::Errno {
-                    opcode: super::abi::Opcode::Lookup as u32,
+                    opcode: Opcode::Lookup as u32,
                     errno: Errno::NOENT,
                 });
             }
@@ -94,8 +94,7 @@ impl Client {
             let len = bytes.len().min(self.limits.io_len);
             let written = self.write(handle, offset, &bytes[..len])?;
             if written == 0 || written > len {
-                let message = format!("WRITE of {len} bytes wrote {written}");
-                return Err(Error::Path(message));
+                return Err(Error::WriteCount { len, written });
             }
             bytes = &bytes[written..];
             offset += written as u64;
@@ -194,5 +193,5 @@ fn split(path: &str) -> Result<(&str, &str), Error> {
     let path = path.trim_end_matches('/');
     path.rsplit_once('/')
         .filter(|(_, name)| !name.is_empty())
-        .ok_or_else(|| Error::Path(format!("{path:?} is no path below the root")))
+        .ok_or_else(|| Error::Path(path.to_owned()))
 }

@@ -1,5 +1,8 @@
 //! The queue against a device played on the same memory.
 
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
 use super::*;
 use crate::ring::memory::RegionConfig;
 

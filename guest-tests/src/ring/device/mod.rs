@@ -42,7 +42,7 @@ pub enum Error {
     /// A ring.
     #[error("ring")]
     Queue(#[from] queue::Error),
-    /// A vhost-user message failed: refused, no answer in time, or the daemon is gone.
+    /// A vhost-user message failed: refused, or the daemon is gone.
     #[error("vhost-user: {action} failed")]
     Message {
         /// What was asked.
@@ -66,6 +66,14 @@ pub enum Error {
         offered: u64,
         /// Queues wanted, with the hiprio queue.
         wanted: usize,
+    },
+    /// A vhost-user message was not answered in time; the connection is shut down.
+    #[error("vhost-user: no answer to {action} after {timeout_ms} ms")]
+    NoAnswer {
+        /// What was asked.
+        action: &'static str,
+        /// Time waited.
+        timeout_ms: u128,
     },
     /// One vring base is needed for each queue.
     #[error("{given} vring bases for {queues} queues")]
@@ -177,8 +185,16 @@ impl Connection {
         action: &'static str,
         exchange: impl FnOnce(&mut Frontend) -> vhost::Result<T>,
     ) -> Result<T, Error> {
-        let _guard = self.watchdog.arm();
-        exchange(&mut self.frontend).map_err(|source| Error::Message { action, source })
+        let guard = self.watchdog.arm();
+        let result = exchange(&mut self.frontend);
+        drop(guard);
+        result.map_err(|source| match self.watchdog.fired() {
+            Some(timeout) => Error::NoAnswer {
+                action,
+                timeout_ms: timeout.as_millis(),
+            },
+            None => Error::Message { action, source },
+        })
     }
 }
 
@@ -224,8 +240,9 @@ impl Device {
     /// features, memory, each ring from its base, then one write to every kick and call eventfd,
     /// since the old daemon may have eaten a kick or owed a call.
     ///
-    /// A base is what [`stop_queue`](Self::stop_queue) returned, or what
-    /// [`Queue::offer_again`] did.
+    /// A base is what [`stop_queue`](Self::stop_queue) or [`Queue::offer_again`] returned, or for
+    /// a daemon with an in-flight log what it counts from, see
+    /// [`used_indices`](Self::used_indices).
     pub fn reattach(&mut self, stream: UnixStream, bases: &[u16]) -> Result<(), Error> {
         if bases.len() != self.rings.len() {
             return Err(Error::Bases {
@@ -333,6 +350,11 @@ impl Device {
     /// The rings, hiprio first.
     pub fn rings(&self) -> &[Arc<Ring>] {
         &self.rings
+    }
+
+    /// The used index of each ring: the bases for a daemon that is told what was in flight.
+    pub fn used_indices(&self) -> Vec<u16> {
+        self.rings.iter().map(|ring| ring.used_index()).collect()
     }
 
     /// Where sleepers see that the daemon is gone.

@@ -1,6 +1,7 @@
 //! The driver's side of a split virtqueue (virtio 1.2, section 2.7).
 //!
-//! [`Ring`] is what the device is told: the three areas in guest memory and the eventfds.
+//! [`Ring`] (`layout.rs`) is what the device is told: the three areas in guest memory and the
+//! eventfds.
 //! [`Queue`] is the driver that works on it: it adds chains, kicks and takes used buffers as
 //! Linux's `virtio_ring.c` does. The device is not trusted: free descriptors and chains are kept
 //! in private memory, and every used element is checked against them.
@@ -9,22 +10,12 @@ use std::io;
 use std::sync::atomic::{fence, Ordering};
 use std::sync::Arc;
 
-use vm_memory::ByteValued;
-use vmm_sys_util::eventfd::{EventFd, EFD_CLOEXEC, EFD_NONBLOCK};
+use super::memory::{self, Buffer, GuestMemory};
+use layout::{UsedElem, AVAIL_F_NO_INTERRUPT, DESC_LEN, USED_ELEM_LEN, USED_F_NO_NOTIFY};
 
-use super::memory::{self, Buffer, GuestMemory, PAGE_SIZE};
+mod layout;
 
-/// The chain goes on in `next` (VIRTQ_DESC_F_NEXT).
-pub const DESC_F_NEXT: u16 = 1;
-/// The device writes this buffer (VIRTQ_DESC_F_WRITE).
-pub const DESC_F_WRITE: u16 = 2;
-/// The buffer is a table of descriptors (VIRTQ_DESC_F_INDIRECT).
-pub const DESC_F_INDIRECT: u16 = 4;
-
-const AVAIL_F_NO_INTERRUPT: u16 = 1;
-const USED_F_NO_NOTIFY: u16 = 1;
-const DESC_LEN: usize = size_of::<Descriptor>();
-const USED_ELEM_LEN: usize = size_of::<UsedElem>();
+pub use layout::{Descriptor, Ring, Segment, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE};
 
 /// What can go wrong on a queue. Those that begin with `Used` are faults of the device.
 #[derive(Debug, thiserror::Error)]
@@ -79,51 +70,6 @@ pub enum Error {
     },
 }
 
-/// A range of guest memory as a descriptor names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// Guest physical address.
-    pub addr: u64,
-    /// Bytes.
-    pub len: u32,
-}
-
-impl From<&Buffer> for Segment {
-    fn from(buffer: &Buffer) -> Self {
-        Segment {
-            addr: buffer.guest_addr(),
-            len: u32::try_from(buffer.len()).expect("buffers are smaller than 4 GiB"),
-        }
-    }
-}
-
-/// `struct virtq_desc`, little endian (virtio 1.2, 2.7.5).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Descriptor {
-    /// Guest physical address.
-    pub addr: u64,
-    /// Bytes.
-    pub len: u32,
-    /// `DESC_F_*`.
-    pub flags: u16,
-    /// Index of the next descriptor if [`DESC_F_NEXT`] is set.
-    pub next: u16,
-}
-
-// SAFETY: plain integers, `repr(C)`, no padding: any bytes are a value.
-unsafe impl ByteValued for Descriptor {}
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-struct UsedElem {
-    id: u32,
-    len: u32,
-}
-
-// SAFETY: plain integers, `repr(C)`, no padding: any bytes are a value.
-unsafe impl ByteValued for UsedElem {}
-
 /// Shape of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueConfig {
@@ -133,108 +79,6 @@ pub struct QueueConfig {
     pub event_idx: bool,
     /// VIRTIO_F_INDIRECT_DESC is negotiated: chains of more than one descriptor go indirect.
     pub indirect: bool,
-}
-
-/// The three areas of a ring and its eventfds: all that a device gets to know of a queue.
-#[derive(Debug)]
-pub struct Ring {
-    size: u16,
-    desc: Buffer,
-    avail: Buffer,
-    used: Buffer,
-    kick: EventFd,
-    call: EventFd,
-    err: EventFd,
-}
-
-impl Ring {
-    fn new(memory: &GuestMemory, size: u16) -> Result<Self, Error> {
-        let slots = usize::from(size);
-        let area = |len: usize| -> Result<Buffer, Error> {
-            let buffer = memory.alloc(len, PAGE_SIZE)?;
-            buffer.fill(0);
-            Ok(buffer)
-        };
-        let eventfd = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::EventFd);
-        Ok(Ring {
-            size,
-            desc: area(DESC_LEN * slots)?,
-            avail: area(6 + 2 * slots)?,
-            used: area(6 + USED_ELEM_LEN * slots)?,
-            kick: eventfd()?,
-            call: eventfd()?,
-            err: eventfd()?,
-        })
-    }
-
-    /// Descriptors in the ring.
-    pub fn size(&self) -> u16 {
-        self.size
-    }
-
-    /// The descriptor table.
-    pub fn desc(&self) -> &Buffer {
-        &self.desc
-    }
-
-    /// The available ring.
-    pub fn avail(&self) -> &Buffer {
-        &self.avail
-    }
-
-    /// The used ring.
-    pub fn used(&self) -> &Buffer {
-        &self.used
-    }
-
-    /// Driver to device: there are buffers.
-    pub fn kick(&self) -> &EventFd {
-        &self.kick
-    }
-
-    /// Device to driver: there are used buffers. Non-blocking.
-    pub fn call(&self) -> &EventFd {
-        &self.call
-    }
-
-    /// Device to driver: the ring is broken.
-    pub fn err(&self) -> &EventFd {
-        &self.err
-    }
-
-    /// How many chains the driver has offered, modulo 65536.
-    pub fn avail_index(&self) -> u16 {
-        self.avail.load_u16(2, Ordering::Acquire)
-    }
-
-    /// How many chains the device has used, modulo 65536.
-    pub fn used_index(&self) -> u16 {
-        self.used.load_u16(2, Ordering::Acquire)
-    }
-
-    /// Overwrites one descriptor: for tests that play a hostile driver.
-    pub fn write_desc(&self, index: u16, desc: Descriptor) {
-        self.desc.write_obj(usize::from(index) * DESC_LEN, &desc);
-    }
-
-    /// Overwrites slot `slot` of the available ring.
-    pub fn write_avail_slot(&self, slot: u16, head: u16) {
-        let offset = 4 + 2 * usize::from(slot % self.size);
-        self.avail.store_u16(offset, head, Ordering::Relaxed);
-    }
-
-    /// Overwrites the available index.
-    pub fn write_avail_index(&self, index: u16) {
-        self.avail.store_u16(2, index, Ordering::Release);
-    }
-
-    fn used_event_offset(&self) -> usize {
-        4 + 2 * usize::from(self.size)
-    }
-
-    fn avail_event_offset(&self) -> usize {
-        4 + USED_ELEM_LEN * usize::from(self.size)
-    }
 }
 
 /// A chain that the device has used.
@@ -379,7 +223,7 @@ impl Queue {
         let old = self.avail_index.wrapping_sub(self.added);
         let many = self.added == u16::MAX;
         self.added = 0;
-        let used = &self.ring.used;
+        let used = self.ring.used();
         let wanted = if self.config.event_idx {
             let event = used.load_u16(self.ring.avail_event_offset(), Ordering::Relaxed);
             many || need_event(event, self.avail_index, old)
@@ -395,7 +239,7 @@ impl Queue {
     /// Writes the kick eventfd, whatever the device asked for.
     pub fn kick_always(&mut self) -> Result<(), Error> {
         self.kicks += 1;
-        self.ring.kick.write(1).map_err(Error::EventFd)
+        self.ring.kick().write(1).map_err(Error::EventFd)
     }
 
     /// Takes the next used chain without sleeping; none if the device has used no more.
@@ -413,7 +257,7 @@ impl Queue {
             });
         }
         let slot = usize::from(self.last_used % self.config.size);
-        let elem: UsedElem = self.ring.used.read_obj(4 + USED_ELEM_LEN * slot);
+        let elem: UsedElem = self.ring.used().read_obj(4 + USED_ELEM_LEN * slot);
         self.last_used = self.last_used.wrapping_add(1);
         let head = u16::try_from(elem.id).map_err(|_| Error::UsedHead(elem.id))?;
         let chain = self
@@ -439,7 +283,7 @@ impl Queue {
     /// Asks for a call at the next used chain. Returns whether there is one already: then no
     /// call need come, and the caller must not sleep.
     pub fn enable_calls(&self) -> bool {
-        let avail = &self.ring.avail;
+        let avail = self.ring.avail();
         if self.config.event_idx {
             let event = self.ring.used_event_offset();
             avail.store_u16(event, self.last_used, Ordering::Relaxed);
@@ -452,7 +296,7 @@ impl Queue {
 
     /// Asks for no calls, as while polling. With EVENT_IDX a few may still come.
     pub fn disable_calls(&self) {
-        let avail = &self.ring.avail;
+        let avail = self.ring.avail();
         if self.config.event_idx {
             let event = self.ring.used_event_offset();
             let past = self.last_used.wrapping_sub(1);
@@ -569,5 +413,4 @@ pub fn need_event(event: u16, new: u16, old: u16) -> bool {
 }
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
 mod tests;
