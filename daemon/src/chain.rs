@@ -197,4 +197,9 @@ impl Writer<'_> {
     pub fn skip(&mut self, len: u64) {
         self.0.skip(len);
     }
+
+    /// Lists where the next bytes go: see [`Cursor::list`].
+    pub fn list(&mut self, len: u64, into: &mut Vec<iovec>) -> u64 {
+        self.0.list(len, into)
+    }
 }

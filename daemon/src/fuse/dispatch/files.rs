@@ -1,0 +1,100 @@
+//! Attributes and open files.
+
+use pfs_core::fs::{Errno, Result};
+
+use super::Call;
+use crate::fuse::decode::Files;
+use crate::fuse::reply::Shape;
+
+impl Call<'_> {
+    pub(super) fn files(mut self, request: &Files) -> Result<()> {
+        let (fs, node) = (self.fs, self.node);
+        match *request {
+            Files::Getattr { handle } => {
+                let reply = self.reply(Shape::Attr);
+                fs.getattr(&mut self.req(), node, handle, reply);
+            }
+            Files::Statx { handle } => {
+                let reply = self.reply(Shape::Statx);
+                fs.getattr(&mut self.req(), node, handle, reply);
+            }
+            Files::Setattr { ref set } => {
+                let reply = self.reply(Shape::Attr);
+                fs.setattr(&mut self.req(), node, set, reply);
+            }
+            Files::Open {
+                flags,
+                kill_suidgid: _,
+            } => {
+                self.may_open(flags)?;
+                let reply = self.reply(Shape::Open);
+                fs.open(&mut self.req(), node, flags, reply);
+            }
+            Files::Read { at, size } => {
+                if self.room() < u64::from(size) {
+                    return Err(Errno::INVAL);
+                }
+                let reply = self.reply(Shape::Read { size });
+                let slices = self.read_slices(size);
+                fs.read(&mut self.req(), at, slices, reply);
+            }
+            Files::Write { at, size, flags } => {
+                let reply = self.reply(Shape::Write { size });
+                let slices = self.write_slices(size);
+                fs.write(&mut self.req(), at, slices, flags, reply);
+            }
+            Files::Flush { handle } => {
+                let reply = self.reply(Shape::Empty);
+                fs.flush(&mut self.req(), handle, reply);
+            }
+            Files::Release { handle } => {
+                let reply = self.reply(Shape::Empty);
+                fs.release(&mut self.req(), handle, reply);
+            }
+            Files::Fsync { handle, datasync } => {
+                let reply = self.reply(Shape::Empty);
+                fs.fsync(&mut self.req(), node, handle, datasync, reply);
+            }
+            _ => return self.ranges(request),
+        }
+        Ok(())
+    }
+
+    /// Requests about ranges of a file but READ and WRITE.
+    fn ranges(mut self, request: &Files) -> Result<()> {
+        let fs = self.fs;
+        match *request {
+            Files::Fallocate { at, len, mode } => {
+                let reply = self.reply(Shape::Empty);
+                fs.fallocate(&mut self.req(), at, len, mode, reply);
+            }
+            Files::Lseek { at, whence } => {
+                let reply = self.reply(Shape::Lseek);
+                fs.lseek(&mut self.req(), at, whence, reply);
+            }
+            Files::CopyFileRange { from, to, len } => {
+                let reply = self.reply(Shape::Write { size: u32::MAX });
+                fs.copy_file_range(&mut self.req(), from, to, len, reply);
+            }
+            Files::Getlk { at, ref lock } => {
+                let reply = self.reply(Shape::Lock);
+                fs.getlk(&mut self.req(), at, lock, reply);
+            }
+            Files::Setlk { at, ref lock, wait } => {
+                let reply = self.reply(Shape::Empty);
+                fs.setlk(&mut self.req(), at, lock, wait, reply);
+            }
+            _ => return Err(Errno::NOSYS),
+        }
+        Ok(())
+    }
+
+    /// On a read-only volume nothing is opened for writing.
+    fn may_open(&self, flags: i32) -> Result<()> {
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        match self.config.readonly && writes {
+            true => Err(Errno::ROFS),
+            false => Ok(()),
+        }
+    }
+}
