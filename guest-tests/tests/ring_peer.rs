@@ -337,6 +337,22 @@ fn a_queue_stops_and_starts() {
 }
 
 #[test]
+fn more_queues_than_the_daemon_has_are_an_error() {
+    let Some(mut peer) = Peer::start() else {
+        return;
+    };
+    let stream = peer.daemon.connect().unwrap();
+    let result = Session::connect(stream, &SessionConfig::with_queues(4));
+    assert!(matches!(
+        result.err(),
+        Some(Error::Device(device::Error::Queues {
+            offered: 2,
+            wanted: 5
+        }))
+    ));
+}
+
+#[test]
 fn memory_comes_and_goes() {
     let Some(mut peer) = Peer::start() else {
         return;

@@ -41,3 +41,20 @@ fn a_dropped_daemon_leaves_nothing_behind() {
         assert!(start.elapsed() < Duration::from_secs(5), "it still runs");
     }
 }
+
+#[test]
+fn environment_and_user_are_set() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start a daemon as another user");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = DaemonCommand::new("/bin/sh", dir.path().join("socket"))
+        .args(["-c", "echo $WORD $(id -u) $(id -g) >&2"])
+        .env("WORD", "xyzzy")
+        .user(1234, 5678)
+        .spawn_without_waiting()
+        .unwrap();
+    assert!(daemon.wait().unwrap().success());
+    assert_eq!(daemon.log(), "xyzzy 1234 5678\n");
+}

@@ -152,7 +152,7 @@ impl Link {
         self.lock().clone()
     }
 
-    fn set(&self, socket: Option<OwnedFd>) {
+    pub(super) fn set(&self, socket: Option<OwnedFd>) {
         *self.lock() = socket.map(Arc::new);
     }
 

@@ -39,6 +39,8 @@ mod raw;
 pub mod request;
 mod session;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod wait;
 
