@@ -1,0 +1,106 @@
+//! Crash points: places where a test can let the worker die.
+//!
+//! In debug builds, `PFS_CRASH_AT=point:n` in the environment kills the process, as `kill -9`
+//! would, when `point` is passed for the `n`th time. In release builds there is nothing of it.
+
+/// A place in the life of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(debug_assertions), allow(dead_code))]
+pub enum Point {
+    /// `before_pop`: taken from the ring, and nothing recorded.
+    BeforePop,
+    /// `after_pop`: recorded as popped.
+    AfterPop,
+    /// `after_answer`: executed and its reply written, and that not recorded.
+    AfterAnswer,
+    /// `after_execute`: recorded as executed.
+    AfterExecute,
+    /// `before_add_used`: about to be published.
+    BeforeAddUsed,
+    /// `after_add_used`: published, and that not recorded.
+    AfterAddUsed,
+}
+
+/// Dies here, if that was asked for.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn point(_at: Point) {}
+
+#[cfg(debug_assertions)]
+pub use debug::point;
+
+#[cfg(debug_assertions)]
+mod debug {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::OnceLock;
+
+    use super::Point;
+
+    impl Point {
+        fn name(self) -> &'static str {
+            match self {
+                Point::BeforePop => "before_pop",
+                Point::AfterPop => "after_pop",
+                Point::AfterAnswer => "after_answer",
+                Point::AfterExecute => "after_execute",
+                Point::BeforeAddUsed => "before_add_used",
+                Point::AfterAddUsed => "after_add_used",
+            }
+        }
+    }
+
+    /// The point's name, and how often it is still to be passed.
+    static ASKED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
+
+    fn asked() -> Option<(String, AtomicU64)> {
+        let asked = std::env::var("PFS_CRASH_AT").ok()?;
+        let (name, count) = asked.split_once(':')?;
+        Some((name.to_owned(), AtomicU64::new(count.parse().ok()?)))
+    }
+
+    pub fn point(at: Point) {
+        #[cfg(test)]
+        super::in_test::point(at);
+        let Some((name, left)) = ASKED.get_or_init(asked) else {
+            return;
+        };
+        if name == at.name() && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            // Fails only where the signal could not be sent; then there is no crash.
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+        }
+    }
+}
+
+/// In unit tests a thread unwinds instead.
+#[cfg(all(test, debug_assertions))]
+pub(crate) mod in_test {
+    use std::cell::Cell;
+
+    use super::Point;
+
+    /// What the thread unwinds with.
+    pub(crate) struct Died;
+
+    thread_local! {
+        static ASKED: Cell<Option<(Point, u32)>> = const { Cell::new(None) };
+    }
+
+    /// Dies when `at` is passed for the `count`th time from now on.
+    pub(crate) fn die_at(at: Point, count: u32) {
+        ASKED.set(Some((at, count)));
+    }
+
+    pub(super) fn point(at: Point) {
+        match ASKED.get() {
+            Some((point, 1)) if point == at => {
+                ASKED.set(None);
+                std::panic::panic_any(Died);
+            }
+            Some((point, count)) if point == at => ASKED.set(Some((point, count - 1))),
+            _ => {}
+        }
+    }
+}
