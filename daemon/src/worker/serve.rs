@@ -1,0 +1,103 @@
+//! What a worker serves requests with.
+
+use pfs_core::fs::{Answer, IntentLog, Ticket};
+use pfs_core::io::Io;
+
+use crate::chain::Chain;
+use crate::fuse::{Pending, Service, Submitted};
+
+/// Serves requests: [`Service`], or what a test puts in its place.
+pub trait Serve: Send + Sync + 'static {
+    /// What is remembered of a request until its answer.
+    type Pending: Default;
+
+    /// See [`Service::submit`].
+    fn submit(
+        &self,
+        io: &mut Io,
+        ticket: Ticket,
+        chain: &Chain,
+        pending: &mut Self::Pending,
+        intent: Option<&dyn IntentLog>,
+        hiprio: bool,
+    ) -> Submitted;
+
+    /// See [`Service::answer`].
+    fn answer(
+        &self,
+        pending: &mut Self::Pending,
+        chain: &Chain,
+        result: pfs_core::fs::Result<Answer>,
+    ) -> u32;
+}
+
+impl Serve for Service {
+    type Pending = Pending;
+
+    fn submit(
+        &self,
+        io: &mut Io,
+        ticket: Ticket,
+        chain: &Chain,
+        pending: &mut Pending,
+        intent: Option<&dyn IntentLog>,
+        hiprio: bool,
+    ) -> Submitted {
+        Service::submit(self, io, ticket, chain, pending, intent, hiprio)
+    }
+
+    fn answer(
+        &self,
+        pending: &mut Pending,
+        chain: &Chain,
+        result: pfs_core::fs::Result<Answer>,
+    ) -> u32 {
+        Service::answer(self, pending, chain, result)
+    }
+}
+
+/// What the in-flight log wants to know of a request: the start of `fuse_in_header`.
+///
+/// It is read here once more than the service reads it: a guest that changes it in between
+/// deceives only its own replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Peek {
+    pub(super) unique: u64,
+    pub(super) opcode: u32,
+}
+
+/// `FUSE_FORGET` and `FUSE_BATCH_FORGET` of `linux/fuse.h`.
+const FORGETS: [u32; 2] = [2, 42];
+/// Bytes of `fuse_out_header`.
+const OUT_HEADER_BYTES: u32 = 16;
+
+impl Peek {
+    /// Reads it; zeroes where there is less.
+    pub(super) fn at(chain: &Chain) -> Peek {
+        let mut header = [0; 16];
+        chain.reader().read(&mut header);
+        let [_, _, _, _, o0, o1, o2, o3, unique @ ..] = header;
+        Peek {
+            opcode: u32::from_le_bytes([o0, o1, o2, o3]),
+            unique: u64::from_le_bytes(unique),
+        }
+    }
+
+    /// Whether doing it twice is worse than not doing it; it has no reply.
+    pub(super) fn is_forget(&self) -> bool {
+        FORGETS.contains(&self.opcode)
+    }
+
+    /// Answers `EIO` for a request that nobody should execute; answers the reply's length.
+    pub(super) fn refuse(&self, chain: &Chain) -> u32 {
+        if self.is_forget() || chain.writable_len() < u64::from(OUT_HEADER_BYTES) {
+            return 0;
+        }
+        let mut header = [0; OUT_HEADER_BYTES as usize];
+        header[..4].copy_from_slice(&OUT_HEADER_BYTES.to_le_bytes());
+        header[4..8].copy_from_slice(&(-libc::EIO).to_le_bytes());
+        header[8..].copy_from_slice(&self.unique.to_le_bytes());
+        chain.writer().write(&header);
+        OUT_HEADER_BYTES
+    }
+}
