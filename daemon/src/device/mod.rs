@@ -135,15 +135,17 @@ impl Device {
     }
 
     /// Stops all queues in order: what is in flight is answered, nothing new is taken. None
-    /// starts again until the next [`Device::serve`].
+    /// starts again until the next [`Device::serve`]. After [`Device::shutdown`], requests that
+    /// take long are left in the in-flight log, if that is shared, for the next process.
     pub fn stop_all(&self) {
         self.shared.closed.store(true, Ordering::Release);
+        let last = self.shared.shut_down.load(Ordering::Acquire);
         let rings = self.shared.rings().clone();
         for ring in &rings {
-            ring.begin_stop();
+            ring.begin_stop(last);
         }
         for ring in &rings {
-            ring.stop();
+            ring.stopped();
         }
     }
 

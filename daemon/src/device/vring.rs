@@ -114,20 +114,20 @@ impl Ring {
         }
     }
 
-    /// Tells the worker to stop, without waiting for it.
-    pub(super) fn begin_stop(&self) {
+    /// Tells the worker to stop, without waiting for it. With `last` the process is about to end.
+    pub(super) fn begin_stop(&self, last: bool) {
         if let Some(worker) = &self.state().worker {
-            worker.begin_stop();
+            worker.begin_stop(last);
         }
     }
 
-    /// Stops the queue, drained, and takes over its base.
-    pub(super) fn stop(&self) {
+    /// After [`Ring::begin_stop`], waits until the queue is drained, and takes over its base.
+    pub(super) fn stopped(&self) {
         let mut state = self.state();
         let Some(worker) = state.worker.take() else {
             return;
         };
-        match worker.stop() {
+        match worker.stopped() {
             Some(stopped) => {
                 self.inner.set_queue_next_avail(stopped.base);
                 log::debug!("queue {} stopped at {}", self.index, stopped.base);
@@ -253,7 +253,10 @@ impl VringT<Guest> for Vring {
         self.ring.inner.set_queue_ready(ready);
         match ready {
             true => self.ring.start(),
-            false => self.ring.stop(),
+            false => {
+                self.ring.begin_stop(false);
+                self.ring.stopped();
+            }
         }
     }
 

@@ -183,27 +183,37 @@ impl QueueLog {
         self.shared
     }
 
-    /// Takes up the log, where the ring's used index is `used_idx`. Answers what a dead worker
-    /// left; `None` where the queue starts anew.
-    pub fn start(&mut self, used_idx: u16) -> Option<Recovery> {
-        let header = self.records.header();
-        let published = used_idx.wrapping_sub(header.used_idx.load(Acquire) as u16);
-        // A ring that has moved on otherwise is not the one that the log is about.
-        let resumes = header.active.load(Acquire) == 1 && published <= 1;
-        if resumes && published == 1 {
-            let head = header.last_batch_head.load(Relaxed) as u16;
-            self.records.set_state(head, State::Free);
+    /// Takes up the log of a ring whose used index is `used_idx`, and on which the driver has
+    /// `offered` requests that are not in the used ring. Answers what a dead worker left; `None`
+    /// where the queue starts anew.
+    pub fn start(&mut self, used_idx: u16, offered: u16) -> Option<Recovery> {
+        let recovery = self.recover(used_idx, offered);
+        if recovery.is_none() {
+            for head in 0..self.records.len() {
+                self.records.set_state(head, State::Free);
+            }
         }
-        let found = if resumes {
-            Some(self.left())
-        } else {
-            self.clear();
-            None
-        };
         let header = self.records.header();
         header.used_idx.store(u32::from(used_idx), Release);
         header.active.store(1, Release);
-        found
+        recovery
+    }
+
+    /// What a dead worker left on this very ring.
+    fn recover(&mut self, used_idx: u16, offered: u16) -> Option<Recovery> {
+        let header = self.records.header();
+        if header.active.load(Acquire) == 0 {
+            return None;
+        }
+        let published = used_idx.wrapping_sub(header.used_idx.load(Acquire) as u16);
+        if published == 1 {
+            let head = header.last_batch_head.load(Relaxed) as u16;
+            self.records.set_state(head, State::Free);
+        }
+        let recovery = self.left();
+        let in_flight = recovery.executed.len() + recovery.popped.len();
+        // Else the guest has set the ring up anew since.
+        (published <= 1 && in_flight <= usize::from(offered)).then_some(recovery)
     }
 
     /// Says that the queue has been stopped in order: nothing is to be recovered.
@@ -231,12 +241,6 @@ impl QueueLog {
             }
         }
         recovery
-    }
-
-    fn clear(&mut self) {
-        for head in 0..self.records.len() {
-            self.records.set_state(head, State::Free);
-        }
     }
 
     /// Whether `head` is in flight.
@@ -270,6 +274,14 @@ impl QueueLog {
     /// `head` is executed once more; answers how often that has been so.
     pub fn replayed(&self, head: u16) -> u32 {
         self.record(head).replays.fetch_add(1, Release) + 1
+    }
+
+    /// Leaves what is in flight to the next process: none of it is to blame for this one's end.
+    pub fn hand_over(&mut self) {
+        let records = (0..self.records.len()).filter_map(|head| self.records.get(head));
+        for record in records.filter(|record| record.state() != State::Free) {
+            record.replays.store(0, Release);
+        }
     }
 
     /// The reply of `head`, of `len` bytes, is in guest memory.

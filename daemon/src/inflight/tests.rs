@@ -8,7 +8,7 @@ fn log(fd: &OwnedFd) -> QueueLog {
 fn what_a_dead_worker_left_is_found_in_order() {
     let fd = InflightLog::create(2, 8).unwrap();
     let mut first = log(&fd);
-    assert_eq!(first.start(100), None, "nothing was there before");
+    assert_eq!(first.start(100, 0), None, "nothing was there before");
     for head in [5, 2, 7, 0] {
         first.popped(head, now_ms());
         first.identify(head, 70 + u64::from(head), 3);
@@ -21,7 +21,7 @@ fn what_a_dead_worker_left_is_found_in_order() {
     drop(first);
 
     let mut second = log(&fd);
-    let recovery = second.start(101).unwrap();
+    let recovery = second.start(101, 3).unwrap();
     assert_eq!(recovery.executed, [(7, 16)]);
     assert_eq!(recovery.popped, [2, 0]);
     assert_eq!(second.intent(2).replayed(), Some(Intent::Victim { ino: 9 }));
@@ -33,7 +33,7 @@ fn what_a_dead_worker_left_is_found_in_order() {
 
     second.stop();
     let mut third = log(&fd);
-    assert_eq!(third.start(101), None, "stopped in order");
+    assert_eq!(third.start(101, 3), None, "stopped in order");
     assert!(!third.in_flight(2));
 }
 
@@ -42,12 +42,12 @@ fn a_death_around_add_used_publishes_once() {
     for (used_idx, left) in [(7, vec![(3, 16)]), (8, vec![])] {
         let fd = InflightLog::create(2, 8).unwrap();
         let mut first = log(&fd);
-        first.start(7);
+        first.start(7, 0);
         first.popped(3, 0);
         first.executed(3, 16);
         first.publishing(3);
         drop(first);
-        assert_eq!(log(&fd).start(used_idx).unwrap().executed, left);
+        assert_eq!(log(&fd).start(used_idx, 1).unwrap().executed, left);
     }
 }
 
@@ -55,10 +55,14 @@ fn a_death_around_add_used_publishes_once() {
 fn a_log_of_another_ring_is_not_taken_up() {
     let fd = InflightLog::create(2, 8).unwrap();
     let mut first = log(&fd);
-    first.start(7);
+    first.start(7, 0);
     first.popped(3, 0);
-    assert_eq!(log(&fd).start(0), None);
+    assert_eq!(log(&fd).start(0, 1), None);
     assert!(!log(&fd).in_flight(3));
+
+    let mut first = log(&fd);
+    first.popped(3, 0);
+    assert_eq!(log(&fd).start(0, 0), None, "the driver has offered nothing");
 }
 
 #[test]

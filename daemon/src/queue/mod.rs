@@ -78,12 +78,16 @@ impl Queue {
             .ring
             .used_idx(queue.memory.guest(), Ordering::Acquire)
             .map_err(Error::Access)?;
+        let avail = queue
+            .ring
+            .avail_idx(queue.memory.guest(), Ordering::Acquire)
+            .map_err(Error::Access)?;
         queue.ring.set_next_used(used.0);
-        let Some(Recovery { executed, popped }) = queue.log.start(used.0) else {
+        let offered = (avail - used).0;
+        let Some(Recovery { executed, popped }) = queue.log.start(used.0, offered) else {
             return Ok((queue, None));
         };
         let in_flight = executed.len() + popped.len();
-        assert!(in_flight <= usize::from(state.size));
         queue
             .ring
             .set_next_avail(used.0.wrapping_add(in_flight as u16));
@@ -192,6 +196,11 @@ impl Queue {
         self.ring
             .enable_notification(self.memory.guest())
             .map_err(Error::Access)
+    }
+
+    /// Ends the process's part of the queue: what is in flight is left to the next.
+    pub fn hand_over(&mut self) {
+        self.log.hand_over();
     }
 
     /// Ends the queue in order. The ring is not touched any more.

@@ -16,12 +16,16 @@ use crate::inflight::Records;
 /// mapped and its late answer is dropped.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a queue waits at the end of the process, where the log is kept for the next one: that
+/// executes again what was not answered.
+pub const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a running worker can be told.
 pub(super) enum Command {
     Kick(Fd),
     Call(Option<Fd>),
     Enable(bool),
-    Stop,
+    Stop { last: bool },
 }
 
 /// Commands on their way to a worker.
@@ -58,7 +62,7 @@ impl Control {
 pub struct Stopped {
     /// Index of the next available entry.
     pub base: u16,
-    /// Requests that were abandoned.
+    /// Requests that were abandoned, or left to the next process.
     pub hung: usize,
 }
 
@@ -91,15 +95,15 @@ impl Handle {
         self.send(Command::Enable(enabled));
     }
 
-    /// Begins to stop: nothing is popped any more.
-    pub fn begin_stop(&self) {
-        self.send(Command::Stop);
+    /// Begins to stop: nothing is popped any more. With `last` the process is about to end.
+    pub fn begin_stop(&self, last: bool) {
+        self.send(Command::Stop { last });
     }
 
-    /// Waits until the requests in flight are answered, no longer than [`DRAIN_LIMIT`]; `None`
-    /// where the worker cannot say how it left the queue. Its thread ends by itself.
-    pub fn stop(self) -> Option<Stopped> {
-        self.begin_stop();
+    /// After [`Handle::begin_stop`], waits until the requests in flight are answered, no longer
+    /// than [`DRAIN_LIMIT`]; `None` where the worker cannot say how it left the queue. Its thread
+    /// ends by itself.
+    pub fn stopped(self) -> Option<Stopped> {
         let grace = Duration::from_secs(5);
         self.stopped.recv_timeout(DRAIN_LIMIT + grace).ok()
     }

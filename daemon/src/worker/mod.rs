@@ -29,7 +29,7 @@ use crate::fuse::Submitted;
 use crate::inflight::{crash, now_ms, QueueLog, REPLAYS_MAX};
 use crate::queue::{self, ChainError, Queue, Snapshot};
 use control::{Command, Control};
-pub use control::{Handle, Stopped, DRAIN_LIMIT};
+pub use control::{Handle, Stopped, DRAIN_LIMIT, HAND_OVER_LIMIT};
 use serve::Peek;
 pub use serve::Serve;
 use slots::Slots;
@@ -54,6 +54,8 @@ struct Worker<S: Serve> {
     enabled: bool,
     /// No more requests are popped.
     stopping: bool,
+    /// What cannot be answered soon is left to the next process.
+    hands_over: bool,
     /// The ring is not touched any more.
     dead: bool,
     /// The driver was asked to kick.
@@ -90,6 +92,7 @@ impl<S: Serve> Worker<S> {
             kick_token: 0,
             enabled: start.enabled,
             stopping: false,
+            hands_over: false,
             dead: false,
             armed: true,
             unsignalled: false,
@@ -343,14 +346,21 @@ impl<S: Serve> Worker<S> {
                     self.signal();
                 }
                 Command::Enable(enabled) => self.enabled = enabled,
-                Command::Stop => self.stopping = true,
+                Command::Stop { last } => {
+                    self.stopping = true;
+                    self.hands_over = last && self.queue.log().shared();
+                }
             }
         }
     }
 
     /// Answers what is in flight, then says how the queue was left.
     fn drain(&mut self, stopped: &mpsc::SyncSender<Stopped>) {
-        let deadline = Instant::now() + DRAIN_LIMIT;
+        let limit = match self.hands_over {
+            true => HAND_OVER_LIMIT,
+            false => DRAIN_LIMIT,
+        };
+        let deadline = Instant::now() + limit;
         while self.slots.in_flight() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -360,24 +370,37 @@ impl<S: Serve> Worker<S> {
             self.obey();
         }
         let hung = self.slots.in_flight();
-        if hung > 0 {
-            let oldest = self.queue.log().records().in_flight(now_ms());
-            let oldest = oldest.iter().max_by_key(|request| request.age_ms);
-            log::error!(
-                "queue {}: abandons {hung} requests after {} s, the oldest is {oldest:?}; is the \
-                 storage behind it alive?",
-                self.index,
-                DRAIN_LIMIT.as_secs()
-            );
+        if hung > 0 && self.hands_over {
+            log::info!("queue {}: leaves {hung} requests to the next", self.index);
+            self.queue.hand_over();
+        } else {
+            if hung > 0 {
+                self.complain(hung);
+            }
+            self.queue.stop();
         }
         self.dead = true;
-        self.queue.stop();
         let base = self.queue.next_avail();
         // The device may have given up waiting; then nobody wants to know.
         let _ = stopped.send(Stopped { base, hung });
         while self.slots.in_flight() > 0 || self.io.in_flight() > 0 {
             self.turn(Wait::Forever);
         }
+    }
+
+    fn complain(&self, hung: usize) {
+        let requests = self.queue.log().records().in_flight(now_ms());
+        let Some(oldest) = requests.iter().max_by_key(|request| request.age_ms) else {
+            return;
+        };
+        log::error!(
+            "queue {}: abandons {hung} requests after {} s, the oldest of opcode {} after {} ms; \
+             is the storage behind it alive?",
+            self.index,
+            DRAIN_LIMIT.as_secs(),
+            oldest.opcode,
+            oldest.age_ms
+        );
     }
 }
 

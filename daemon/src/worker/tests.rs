@@ -137,6 +137,11 @@ fn ring(event: &Fd) {
     rustix::io::write(event, &1u64.to_ne_bytes()).unwrap();
 }
 
+fn stop(worker: Handle) -> Stopped {
+    worker.begin_stop(false);
+    worker.stopped().unwrap()
+}
+
 /// Waits for `count` completions.
 fn wait_used(driver: &mut Driver, count: usize) -> Vec<(u32, u32)> {
     let end = Instant::now() + Duration::from_secs(10);
@@ -173,7 +178,7 @@ fn serves_all_kinds_of_answers_and_stops_in_order() {
     assert_eq!((held[0].head, held[0].unique, held[0].opcode), (8, 108, 15));
 
     // The queue drains before it stops, and what comes meanwhile is left for later.
-    worker.begin_stop();
+    worker.begin_stop(false);
     std::thread::sleep(Duration::from_millis(20));
     put(&mut driver, 10, 110, NOW);
     ring(&kick);
@@ -182,7 +187,7 @@ fn serves_all_kinds_of_answers_and_stops_in_order() {
         std::thread::sleep(Duration::from_millis(50));
         reply.ok(9);
     });
-    let stopped = worker.stop().unwrap();
+    let stopped = worker.stopped().unwrap();
     assert_eq!(stopped, Stopped { base: 5, hung: 0 });
     assert_eq!(driver.used(), [(8, 16)]);
     assert_eq!(driver.reply(8)[8], 9);
@@ -190,7 +195,7 @@ fn serves_all_kinds_of_answers_and_stops_in_order() {
 
     let again = spawn(toy, start(&driver, stopped.base, &kick, None)).unwrap();
     assert_eq!(wait_used(&mut driver, 1), [(10, 16)]);
-    assert_eq!(again.stop().unwrap().base, 6);
+    assert_eq!(stop(again).base, 6);
 }
 
 #[test]
@@ -209,7 +214,7 @@ fn a_call_owed_is_made_once_there_is_an_eventfd() {
     put(&mut driver, 2, 2, NOW);
     ring(&other);
     wait_used(&mut driver, 1);
-    worker.stop().unwrap();
+    stop(worker);
 }
 
 #[test]
@@ -225,7 +230,7 @@ fn a_disabled_ring_is_left_alone() {
     assert!(driver.used().is_empty());
     worker.set_enabled(true);
     wait_used(&mut driver, 1);
-    worker.stop().unwrap();
+    stop(worker);
 }
 
 #[test]
@@ -249,14 +254,14 @@ fn a_bad_chain_is_dropped_and_a_bad_ring_stops_until_it_is_set_up() {
     ring(&kick);
     std::thread::sleep(Duration::from_millis(50));
     assert!(driver.used().is_empty());
-    worker.stop().unwrap();
+    stop(worker);
 
     driver.reset();
     let worker = spawn(toy, start(&driver, 0, &kick, None)).unwrap();
     put(&mut driver, 2, 2, NOW);
     ring(&kick);
     wait_used(&mut driver, 1);
-    worker.stop().unwrap();
+    stop(worker);
 }
 
 #[test]
@@ -279,7 +284,7 @@ fn memory_added_while_running_is_served() {
     driver.offer(0);
     ring(&kick);
     assert_eq!(wait_used(&mut driver, 1), [(0, 16)]);
-    worker.stop().unwrap();
+    stop(worker);
 }
 
 /// Runs a worker on this thread until it dies at its point, or is idle.
@@ -386,5 +391,26 @@ fn a_late_answer_to_a_dead_worker_is_ignored() {
     late.err(Errno::IO);
     assert!(life(&driver, &log, &toy));
     assert!(driver.used().is_empty(), "it was replayed and is held");
+    assert_eq!(toy.runs.lock().unwrap()[&5], 2);
+}
+
+#[test]
+fn what_takes_long_is_left_to_the_next_process() {
+    let mut driver = Driver::new(16);
+    let log = InflightLog::create(2, 16).unwrap();
+    let toy = Arc::new(Toy::default());
+    let mut begun = start(&driver, 0, &event(), None);
+    begun.inflight = Some(Arc::new(InflightLog::open(&log).unwrap()));
+    put(&mut driver, 0, 5, HOLD);
+    put(&mut driver, 2, 6, NOW);
+    let worker = spawn(toy.clone(), begun).unwrap();
+    assert_eq!(wait_used(&mut driver, 1), [(2, 16)]);
+    worker.begin_stop(true);
+    assert_eq!(worker.stopped(), Some(Stopped { base: 2, hung: 1 }));
+    // Only the process's end would end its execution; a late answer goes nowhere.
+    toy.held.lock().unwrap().clear();
+    put(&mut driver, 4, 7, NOW);
+    assert!(life(&driver, &log, &toy));
+    assert_eq!(driver.used(), [(4, 16)]);
     assert_eq!(toy.runs.lock().unwrap()[&5], 2);
 }
