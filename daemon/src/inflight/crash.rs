@@ -5,7 +5,7 @@
 
 /// A place in the life of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(debug_assertions), allow(dead_code))]
+#[cfg_attr(not(any(test, debug_assertions)), allow(dead_code))]
 pub enum Point {
     /// `before_pop`: taken from the ring, and nothing recorded.
     BeforePop,
@@ -22,14 +22,14 @@ pub enum Point {
 }
 
 /// Dies here, if that was asked for.
-#[cfg(not(debug_assertions))]
+#[cfg(not(any(test, debug_assertions)))]
 #[inline(always)]
 pub fn point(_at: Point) {}
 
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 pub use debug::point;
 
-#[cfg(debug_assertions)]
+#[cfg(any(test, debug_assertions))]
 mod debug {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::OnceLock;
@@ -75,7 +75,7 @@ mod debug {
 }
 
 /// In unit tests a thread unwinds instead.
-#[cfg(all(test, debug_assertions))]
+#[cfg(test)]
 pub(crate) mod in_test {
     use std::cell::Cell;
 
