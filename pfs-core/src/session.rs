@@ -372,6 +372,16 @@ impl SessionStore {
         self.tags()
     }
 
+    /// The id of the record that is in `slot` now (the low 32 bits of its id).
+    pub fn id_of_slot(&self, slot: u32) -> Option<u64> {
+        if slot < ROOT_SLOT || slot >= self.fresh() {
+            return None;
+        }
+        let tag = self.tag(slot);
+        tag.kind()
+            .map(|_| u64::from(tag.generation()) << 32 | u64::from(slot))
+    }
+
     /// Records ever held at once, at most.
     pub fn capacity(&self) -> u32 {
         self.slots_max

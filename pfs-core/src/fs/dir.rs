@@ -99,6 +99,13 @@ impl DirList {
         })
     }
 
+    /// Lets an engine complete the attributes of the nodes in the list.
+    pub fn complete(&mut self, complete: impl Fn(NodeId, &mut Attr)) {
+        for entry in &mut self.entries {
+            complete(entry.node, &mut entry.attr);
+        }
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.heads.len()

@@ -133,9 +133,15 @@ impl Io {
         self.ops.new_join(finish)
     }
 
+    /// Adds a part to `join` of which the result is known without any I/O.
+    pub fn part_done(&mut self, join: JoinId, key: u64, want: u64, result: Result<u32, Errno>) {
+        self.ops.add_part(join);
+        self.finish(Then::Part { join, key, want }, result);
+    }
+
     /// No more parts will be added to `join`.
     pub fn seal(&mut self, join: JoinId) {
-        if let Some((finish, result)) = self.ops.part_done(join) {
+        if let Some((finish, result)) = self.ops.end_part(join) {
             finish(self, result);
         }
     }
@@ -298,8 +304,8 @@ impl Io {
             Then::Count(reply) => reply.send(result),
             Then::Nothing(reply) => reply.send(result.map(drop)),
             Then::Call(call) => call(self, result),
-            Then::Part { join, start, want } => {
-                if let Some((finish, result)) = self.ops.part_result(join, start, want, result) {
+            Then::Part { join, key, want } => {
+                if let Some((finish, result)) = self.ops.part_result(join, key, want, result) {
                     finish(self, result);
                 }
             }

@@ -14,8 +14,8 @@ pub enum Then {
     Nothing(Reply<()>),
     /// Something else is to be done.
     Call(Box<dyn FnOnce(&mut Io, Result<u32, Errno>)>),
-    /// It is a part of a [join](Io::join): the bytes `[start, start + want)` of the whole.
-    Part { join: JoinId, start: u64, want: u64 },
+    /// It is a part of a [join](Io::join) that wants `want` bytes; `key` names it there.
+    Part { join: JoinId, key: u64, want: u64 },
 }
 
 /// What runs when all parts of a join are done: the parts that came out short, or the first
@@ -25,10 +25,9 @@ pub type Finish = Box<dyn FnOnce(&mut Io, Result<Vec<Short>, Errno>)>;
 /// A part of a join of which only the first `got` bytes were there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Short {
-    /// Where the part starts in the whole, in bytes.
-    pub start: u64,
-    /// Its length, in bytes.
-    pub want: u64,
+    /// Which part.
+    pub key: u64,
+    /// Bytes that it got.
     pub got: u64,
 }
 
@@ -211,7 +210,7 @@ impl Ops {
     pub(super) fn part_result(
         &mut self,
         id: JoinId,
-        start: u64,
+        key: u64,
         want: u64,
         result: Result<u32, Errno>,
     ) -> Option<(Finish, Result<Vec<Short>, Errno>)> {
@@ -220,18 +219,17 @@ impl Ops {
             Err(errno) => join.error = join.error.or(Some(errno)),
             Ok(got) if u64::from(got) < want => {
                 join.shorts.push(Short {
-                    start,
-                    want,
+                    key,
                     got: u64::from(got),
                 });
             }
             Ok(_) => {}
         }
-        self.part_done(id)
+        self.end_part(id)
     }
 
     /// Counts one part, or the seal; answers what to run when it was the last.
-    pub(super) fn part_done(&mut self, id: JoinId) -> Option<(Finish, Result<Vec<Short>, Errno>)> {
+    pub(super) fn end_part(&mut self, id: JoinId) -> Option<(Finish, Result<Vec<Short>, Errno>)> {
         let join = self.join(id);
         join.open -= 1;
         if join.open > 0 {

@@ -94,7 +94,7 @@ fn a_join_reports_short_parts_and_the_first_error() {
         (
             false,
             Ok(vec![Short {
-                start: 8,
+                key: 8,
                 want: 8,
                 got: 2,
             }]),
@@ -113,7 +113,7 @@ fn a_join_reports_short_parts_and_the_first_error() {
             0,
             Then::Part {
                 join,
-                start: 0,
+                key: 0,
                 want: 8,
             },
         );
@@ -123,7 +123,7 @@ fn a_join_reports_short_parts_and_the_first_error() {
             8,
             Then::Part {
                 join,
-                start: 8,
+                key: 8,
                 want: 8,
             },
         );
@@ -134,7 +134,7 @@ fn a_join_reports_short_parts_and_the_first_error() {
                 0,
                 Then::Part {
                     join,
-                    start: 16,
+                    key: 16,
                     want: 8,
                 },
             );

@@ -1,1 +1,171 @@
-//! tree
+//! A local (or mounted) directory tree as a namespace: what `posix` and `striped` share.
+//!
+//! - [`Tree`]: the root, the inode table, and what was found out about the host.
+//! - `inodes`, `cache`: node ids to inodes: records, an index by number, a bounded cache of fds.
+//! - [`handles`]: open files and directories.
+//! - [`names`]: lookup, create, remove, rename, link.
+//! - [`attrs`]: attributes and ownership. [`xattrs`]: extended attributes.
+//! - [`dirs`]: reading directories.
+//! - [`fs`]: [`TreeFs`]: the tree as a `FileSystem`; [`data`]: what it leaves to the engine.
+//! - [`creds`], [`proc`]: acting as a guest's user; reaching an inode from its descriptor.
+//!
+//! A name that a guest gave is only ever used as one component below a directory descriptor,
+//! and never followed: what it names is opened with `O_PATH | O_NOFOLLOW`, looked at, and only
+//! then opened for data, and only if it is a regular file or a directory.
+
+pub mod attrs;
+mod cache;
+pub mod creds;
+pub mod data;
+pub mod dirs;
+pub mod fs;
+pub mod handles;
+mod inodes;
+pub mod names;
+pub mod proc;
+pub mod xattrs;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::fs::{Errno, NodeId, Result, Timestamp};
+use crate::session::SessionStore;
+pub use cache::Inode;
+pub use data::FileData;
+pub use fs::TreeFs;
+
+/// What a tree is opened with.
+#[derive(Clone)]
+pub struct Options {
+    /// Where nodes and handles are recorded.
+    pub store: Arc<SessionStore>,
+    /// Most inodes to hold a descriptor of, when others can be found again without one.
+    pub inode_fds_max: usize,
+}
+
+/// A directory tree below one root descriptor.
+pub struct Tree {
+    store: Arc<SessionStore>,
+    proc: proc::ProcFd,
+    creds: creds::Creds,
+    inodes: inodes::Inodes,
+    root_dev: u64,
+}
+
+/// A tree cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open /proc/self/fd: {0}; mount /proc where the daemon runs")]
+    Proc(#[source] Errno),
+    #[error("cannot look at the root directory: {0}")]
+    Root(#[source] Errno),
+}
+
+impl Tree {
+    /// Opens the tree below `root`. To be called before the process gives up privileges or
+    /// paths. The process's umask is set to 0: modes come from requesters.
+    pub fn open(root: OwnedFd, options: &Options) -> std::result::Result<Tree, Error> {
+        rustix::process::umask(Mode::empty());
+        let root = rustix::fs::openat(
+            &root,
+            ".",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(Error::Root)?;
+        let stat = attrs::stat_fd(&root).map_err(Error::Root)?;
+        let store = options.store.clone();
+        let inodes = inodes::Inodes::new(store.clone(), options.inode_fds_max, root, &stat)
+            .map_err(Error::Root)?;
+        Ok(Tree {
+            store,
+            proc: proc::ProcFd::open().map_err(Error::Proc)?,
+            creds: creds::Creds::probe(),
+            inodes,
+            root_dev: stat.dev,
+        })
+    }
+
+    /// The descriptor of an inode, opened for data. The inode must be a regular file or a
+    /// directory: anything else could block, or act on the host.
+    pub fn reopen(&self, inode: &Inode, flags: OFlags) -> Result<OwnedFd> {
+        match inode.file_type {
+            libc::S_IFREG | libc::S_IFDIR => {
+                let flags = (flags | OFlags::CLOEXEC).difference(OFlags::NOFOLLOW | OFlags::CREATE);
+                self.proc.open_fd(&inode.fd, flags)
+            }
+            libc::S_IFLNK => Err(Errno::LOOP),
+            _ => Err(Errno::NXIO),
+        }
+    }
+
+    /// The inode of `node`: `ESTALE` for one never given out, forgotten, or gone.
+    pub fn inode(&self, node: NodeId) -> Result<Arc<Inode>> {
+        self.inodes.get(node)
+    }
+
+    /// The inode behind an `O_PATH` descriptor, for a look at it that takes no lookup.
+    pub fn unlisted(&self, fd: OwnedFd) -> Result<Arc<Inode>> {
+        let stat = attrs::stat_fd(&fd)?;
+        Ok(Inode::new(NodeId(0), fd, &stat))
+    }
+
+    /// Gives back `count` lookups on `node`.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        self.inodes.forget(node, count);
+    }
+
+    /// How many descriptors are held for inodes.
+    pub fn inode_fds(&self) -> usize {
+        self.inodes.held()
+    }
+
+    /// Forgets every node but the root.
+    pub(super) fn forget_all(&self) {
+        self.inodes.forget_all();
+    }
+
+    /// Finds the session's nodes again; answers how many there are.
+    pub(super) fn restore_nodes(&self) -> u64 {
+        self.inodes.restore()
+    }
+
+    /// Completes the session's records of nodes; answers how many could not be.
+    pub(super) fn complete_records(&self) -> u64 {
+        self.inodes.complete_records()
+    }
+
+    /// The records of this tree's session.
+    pub fn store(&self) -> &Arc<SessionStore> {
+        &self.store
+    }
+}
+
+/// What `statx(2)` told of an inode, with the device it is on.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    pub dev: u64,
+    pub ino: u64,
+    pub attr: crate::fs::Attr,
+}
+
+impl Stat {
+    /// The file type bits of the mode.
+    pub fn file_type(&self) -> u32 {
+        self.attr.mode & libc::S_IFMT
+    }
+}
+
+impl From<rustix::fs::StatxTimestamp> for Timestamp {
+    fn from(time: rustix::fs::StatxTimestamp) -> Timestamp {
+        Timestamp {
+            sec: time.tv_sec,
+            nsec: time.tv_nsec,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Any mounted file system, or a plain directory, as it is.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{copy_file_range, fstatfs, ftruncate, seek, OFlags, SeekFrom};
+
+use crate::fs::{Errno, Reply, Result, Slices};
+use crate::io::{Fd, Io, Then};
+use crate::tree::{FileData, Inode, Tree};
+
+/// Largest copy of one request, in bytes: a longer one is answered short, and the requester
+/// goes on.
+const COPY_MAX: u64 = 256 << 20;
+
+/// File systems of which `close(2)` has nothing to say: their magic numbers in `statfs(2)`.
+const LOCAL_MAGIC: [u64; 6] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0xf2f5_2010, // f2fs
+    0x2fc1_2fc1, // zfs
+];
+
+/// Files of the host's kernel.
+pub struct Posix {
+    /// Errors of earlier writes are only told when a descriptor is closed, as NFS and others do.
+    tells_at_close: bool,
+}
+
+impl Posix {
+    /// Looks at what kind of file system `root` is on.
+    pub fn probe(root: impl AsFd) -> Posix {
+        let magic = fstatfs(root).map(|stat| stat.f_type as u64);
+        Posix {
+            tells_at_close: !magic.is_ok_and(|magic| LOCAL_MAGIC.contains(&magic)),
+        }
+    }
+}
+
+impl FileData for Posix {
+    type File = Fd;
+    type Victim = ();
+
+    fn open(&self, _: &Tree, _: &Arc<Inode>, fd: OwnedFd, _: i32) -> Result<Fd> {
+        Ok(Arc::new(fd))
+    }
+
+    fn read(&self, io: &mut Io, file: &Arc<Fd>, offset: u64, buf: Slices, reply: Reply<u32>) {
+        io.read(file, buf.parts(0, buf.len()), offset, Then::Count(reply));
+    }
+
+    fn write(&self, io: &mut Io, file: &Arc<Fd>, offset: u64, buf: Slices, reply: Reply<u32>) {
+        io.write(file, buf.parts(0, buf.len()), offset, Then::Count(reply));
+    }
+
+    fn flush(&self, io: &mut Io, file: &Arc<Fd>, reply: Reply<()>) {
+        if !self.tells_at_close {
+            return reply.ok(());
+        }
+        let file = file.clone();
+        io.blocking(move || {
+            let copy = rustix::io::fcntl_dupfd_cloexec(&*file, 0);
+            reply.send(copy.and_then(try_close));
+        });
+    }
+
+    fn fsync(&self, io: &mut Io, file: &Arc<Fd>, datasync: bool, reply: Reply<()>) {
+        io.fsync(file, datasync, Then::Nothing(reply));
+    }
+
+    fn fallocate(
+        &self,
+        io: &mut Io,
+        file: &Arc<Fd>,
+        range: std::ops::Range<u64>,
+        mode: i32,
+        reply: Reply<()>,
+    ) {
+        io.fallocate(
+            file,
+            mode,
+            range.start,
+            range.end - range.start,
+            Then::Nothing(reply),
+        );
+    }
+
+    fn close(&self, io: &mut Io, file: Arc<Fd>, reply: Reply<()>) {
+        if self.tells_at_close {
+            io.blocking(move || drop(file));
+        }
+        reply.ok(());
+    }
+
+    fn truncates_at_once(&self, _: &Tree, _: &Inode) -> bool {
+        !self.tells_at_close
+    }
+
+    fn truncate(&self, tree: &Tree, inode: &Arc<Inode>, size: u64) -> Result<()> {
+        ftruncate(tree.reopen(inode, OFlags::WRONLY)?, size)
+    }
+
+    fn lseek(&self, file: &Fd, offset: u64, whence: u32) -> Result<u64> {
+        let from = match whence as i32 {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            _ => return Err(Errno::INVAL),
+        };
+        // The descriptor's own position is used by nothing.
+        seek(&**file, from)
+    }
+
+    fn copy(&self, from: (&Fd, u64), to: (&Fd, u64), len: u64) -> Result<u32> {
+        let (mut at, mut to_at) = (from.1, to.1);
+        let len = len.min(COPY_MAX) as usize;
+        copy_file_range(&**from.0, Some(&mut at), &**to.0, Some(&mut to_at), len)
+            .map(|copied| copied as u32)
+    }
+}
+
+/// Closes a descriptor and tells what `close(2)` said.
+fn try_close(fd: OwnedFd) -> Result<()> {
+    use std::os::fd::IntoRawFd;
+    // SAFETY: `into_raw_fd` gives up the only ownership of the descriptor.
+    if unsafe { libc::close(fd.into_raw_fd()) } == 0 {
+        Ok(())
+    } else {
+        Err(crate::tree::proc::last_errno())
+    }
+}

@@ -1,0 +1,236 @@
+//! A striped file in use by this process.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{fallocate, fremovexattr, ftruncate, FallocateFlags, OFlags};
+
+use super::record::{self, Record};
+use super::{has_no_name, Volume};
+use crate::fs::{Errno, Result};
+use crate::io::Fd;
+use crate::tree::attrs::size_fd;
+use crate::tree::proc::last_errno;
+
+/// The byte of an inode that guards lie on: beyond every file, so it never meets a guest's lock.
+const GUARD_BYTE: i64 = i64::MAX - 1;
+
+/// What all open files of one inode share.
+pub(super) struct StripedInode {
+    pub volume: Arc<Volume>,
+    stripe: OnceLock<Stripe>,
+    /// Blocks may be allocated in the inode beyond `mdt_size`, by extending the size.
+    pub extended: AtomicBool,
+}
+
+/// The objects of a file that has striped bytes.
+pub(super) struct Stripe {
+    pub record: Record,
+    /// By column; opened when first used.
+    objects: Box<[OnceLock<Fd>]>,
+    /// A descriptor of the inode that holds the shared lock.
+    guard: OwnedFd,
+    /// An object was made here, and its name has not been synced since.
+    pub made_object: AtomicBool,
+}
+
+impl StripedInode {
+    pub fn new(volume: Arc<Volume>) -> StripedInode {
+        StripedInode {
+            volume,
+            stripe: OnceLock::new(),
+            extended: AtomicBool::new(false),
+        }
+    }
+
+    /// Bytes at the start of the file that are in the inode.
+    pub fn mdt_size_bytes(&self) -> u64 {
+        self.stripe
+            .get()
+            .map_or(self.volume.mdt_size_bytes, |stripe| {
+                stripe.record.mdt_size_bytes
+            })
+    }
+
+    /// The objects, if the file has striped bytes. `meta` is a descriptor of the inode.
+    pub fn stripe(&self, meta: impl AsFd) -> Result<Option<&Stripe>> {
+        if let Some(stripe) = self.stripe.get() {
+            return Ok(Some(stripe));
+        }
+        // The guard first: under it, objects that the record names stay.
+        let guard = take_guard(&self.volume, meta)?;
+        Ok(Record::load(&guard)?.map(|record| self.put(record, guard)))
+    }
+
+    /// The objects; the layout is fixed now where the file had no striped byte.
+    pub fn stripe_for_write(&self, meta: impl AsFd) -> Result<&Stripe> {
+        if let Some(stripe) = self.stripe.get() {
+            return Ok(stripe);
+        }
+        let guard = take_guard(&self.volume, meta)?;
+        let volume = &self.volume;
+        let new = Record::new(volume.layout, volume.mdt_size_bytes, volume.targets.count());
+        let record = match Record::load(&guard)? {
+            Some(record) => record,
+            None => new.fix(&guard)?,
+        };
+        Ok(self.put(record, guard))
+    }
+
+    /// The objects, if this process has used them.
+    pub fn loaded(&self) -> Option<&Stripe> {
+        self.stripe.get()
+    }
+
+    fn put(&self, record: Record, guard: OwnedFd) -> &Stripe {
+        self.stripe.get_or_init(|| Stripe {
+            objects: (0..record.layout.stripe_count())
+                .map(|_| OnceLock::new())
+                .collect(),
+            record,
+            guard,
+            made_object: AtomicBool::new(false),
+        })
+    }
+
+    /// An object to read; none where it was never written.
+    pub fn object(&self, stripe: &Stripe, object: u64) -> Result<Option<Fd>> {
+        let (column, slot) = stripe.slot(object);
+        if let Some(fd) = slot.get() {
+            return Ok(Some(fd.clone()));
+        }
+        let opened = self.volume.targets.open(&stripe.record, column, false)?;
+        Ok(opened.map(|fd| slot.get_or_init(|| fd).clone()))
+    }
+
+    /// An object to write.
+    pub fn object_for_write(&self, stripe: &Stripe, object: u64) -> Result<Fd> {
+        if let Some(fd) = self.object(stripe, object)? {
+            return Ok(fd);
+        }
+        let (column, slot) = stripe.slot(object);
+        let made = self.volume.targets.open(&stripe.record, column, true)?;
+        stripe.made_object.store(true, Ordering::Release);
+        Ok(slot
+            .get_or_init(|| made.unwrap_or_else(|| unreachable!("it was to be made")))
+            .clone())
+    }
+
+    /// Extends the size to at least `end`: never shrinks it, whatever others do meanwhile.
+    pub fn extend(&self, meta: impl AsFd, end: u64) -> Result<()> {
+        self.extended.store(true, Ordering::Relaxed);
+        fallocate(meta, FallocateFlags::empty(), end - 1, 1)
+    }
+
+    /// Whether letting go of an open file removes nothing: it is not the last, or has a name.
+    pub fn closes_at_once(&self) -> bool {
+        let extended = self.extended.load(Ordering::Relaxed);
+        !extended
+            && self
+                .loaded()
+                .is_none_or(|stripe| !has_no_name(&stripe.guard))
+    }
+}
+
+impl Stripe {
+    fn slot(&self, object: u64) -> (u32, &OnceLock<Fd>) {
+        let column = self.record.layout.column(object);
+        (column, &self.objects[column as usize])
+    }
+
+    /// All columns.
+    pub fn columns(&self) -> impl Iterator<Item = u64> {
+        0..u64::from(self.record.layout.stripe_count())
+    }
+}
+
+impl Drop for StripedInode {
+    fn drop(&mut self) {
+        let Some(stripe) = self.stripe.take() else {
+            return;
+        };
+        if *self.extended.get_mut() && !has_no_name(&stripe.guard) {
+            // Blocks that only carried the size: the data is in the objects. A failure leaves
+            // them, which harms nothing.
+            let from = stripe.record.mdt_size_bytes;
+            let end = size_fd(&stripe.guard)
+                .unwrap_or(0)
+                .next_multiple_of(64 << 10);
+            let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if end > from {
+                let _ = fallocate(&stripe.guard, mode, from, end - from);
+            }
+        }
+        // Let go of the shared lock before trying for the exclusive one, or two who let go at
+        // once would each see the other.
+        if has_no_name(&stripe.guard) && lock(&stripe.guard, libc::F_UNLCK, false).is_ok() {
+            purge_if_last(&self.volume, &stripe.guard);
+        }
+    }
+}
+
+/// A descriptor of the inode behind `meta` with the shared lock on it.
+fn take_guard(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
+    // Its own open file description: locks belong to that. Where the inode cannot be opened for
+    // writing, it can be read, but not deleted by this process.
+    let guard = match volume.proc.open_fd(&meta, OFlags::RDWR | OFlags::CLOEXEC) {
+        Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => volume
+            .proc
+            .open_fd(&meta, OFlags::RDONLY | OFlags::CLOEXEC)?,
+        result => result?,
+    };
+    lock(&guard, libc::F_RDLCK, true)?;
+    Ok(guard)
+}
+
+/// Deletes the objects of an inode without a name, if no process uses them. `meta` is open for
+/// writing, and holds no lock.
+pub(super) fn purge_if_last(volume: &Volume, meta: &OwnedFd) {
+    if !has_no_name(meta) || lock(meta, libc::F_WRLCK, false).is_err() {
+        return;
+    }
+    if let Err(errno) = purge(volume, meta) {
+        log::warn!("objects of a removed file are left behind: {errno}");
+    }
+    let _ = lock(meta, libc::F_UNLCK, false);
+}
+
+fn purge(volume: &Volume, meta: &OwnedFd) -> Result<()> {
+    let Some(record) = Record::load(meta)? else {
+        return Ok(());
+    };
+    // Whoever still reaches the inode finds an empty file, never one without its objects.
+    ftruncate(meta, 0)?;
+    fremovexattr(meta, record::xattr_name().as_c_str())?;
+    for column in 0..record.layout.stripe_count() {
+        volume.targets.delete(&record, column)?;
+    }
+    Ok(())
+}
+
+/// Sets or drops the guard's lock, which belongs to the open file description of `fd`.
+fn lock(fd: &OwnedFd, kind: libc::c_int, wait: bool) -> Result<()> {
+    let command = if wait {
+        libc::F_OFD_SETLKW
+    } else {
+        libc::F_OFD_SETLK
+    };
+    let range = libc::flock64 {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: GUARD_BYTE,
+        l_len: 1,
+        l_pid: 0,
+    };
+    loop {
+        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
+        if unsafe { libc::fcntl(fd.as_raw_fd(), command, &range) } == 0 {
+            return Ok(());
+        }
+        match last_errno() {
+            Errno::INTR => {}
+            errno => return Err(errno),
+        }
+    }
+}

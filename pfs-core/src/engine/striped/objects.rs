@@ -1,0 +1,128 @@
+//! Object files on targets: `objects/<first two hex digits>/<object id>`.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{openat, statat, unlinkat, AtFlags, Mode, OFlags};
+
+use super::record::Record;
+use super::DAMAGED;
+use crate::fs::{Errno, Result, StatFs};
+use crate::io::Fd;
+
+/// The `objects` directories of a volume's targets, by index.
+pub(super) struct Targets(Vec<OwnedFd>);
+
+impl Targets {
+    pub fn new(targets: Vec<OwnedFd>) -> Targets {
+        Targets(targets)
+    }
+
+    /// How many targets there are.
+    pub fn count(&self) -> u32 {
+        self.0.len() as u32
+    }
+
+    /// The target of a file's object `column`.
+    fn target(&self, record: &Record, column: u32) -> Result<&OwnedFd> {
+        let index = (u64::from(record.first_target) + u64::from(column)) % self.0.len() as u64;
+        // More columns than targets: the volume lost a target's line in its descriptor.
+        if record.layout.stripe_count() > self.count() {
+            return Err(DAMAGED);
+        }
+        self.0.get(index as usize).ok_or(DAMAGED)
+    }
+
+    /// Opens an object; none where it has never been written and is not to be made.
+    pub fn open(&self, record: &Record, column: u32, make: bool) -> Result<Option<Fd>> {
+        let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        if make {
+            flags |= OFlags::CREATE;
+        }
+        let mode = Mode::RUSR | Mode::WUSR;
+        match openat(
+            self.target(record, column)?,
+            path(record).as_str(),
+            flags,
+            mode,
+        ) {
+            Ok(fd) => Ok(Some(Arc::new(fd))),
+            Err(Errno::NOENT) if !make => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The directory that an object's name is in, for an fsync of the name.
+    pub fn open_dir(&self, record: &Record, column: u32) -> Result<Fd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let path = path(record);
+        let dir = path.split_once('/').map_or(".", |(dir, _)| dir);
+        openat(self.target(record, column)?, dir, flags, Mode::empty()).map(Arc::new)
+    }
+
+    /// Deletes an object, if it is there.
+    pub fn delete(&self, record: &Record, column: u32) -> Result<()> {
+        match unlinkat(
+            self.target(record, column)?,
+            path(record).as_str(),
+            AtFlags::empty(),
+        ) {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Storage that a file's objects use, in units of 512 bytes.
+    pub fn blocks(&self, record: &Record) -> u64 {
+        let path = path(record);
+        (0..record.layout.stripe_count())
+            .filter_map(|column| {
+                let target = self.target(record, column).ok()?;
+                statat(target, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()
+            })
+            .map(|stat| stat.st_blocks as u64)
+            .sum()
+    }
+
+    /// Size and use of all targets together, with the inodes of `meta`. Targets on one file
+    /// system count once.
+    pub fn statfs(&self, meta: &StatFs) -> Result<StatFs> {
+        let mut seen = HashSet::new();
+        let mut sum = StatFs {
+            blocks: 0,
+            blocks_free: 0,
+            blocks_available: 0,
+            ..*meta
+        };
+        let unit = u64::from(meta.block_size.max(1));
+        for target in &self.0 {
+            if seen.insert(rustix::fs::fstat(target)?.st_dev) {
+                let stat = rustix::fs::fstatvfs(target)?;
+                let scale = |blocks: u64| {
+                    (u128::from(blocks) * u128::from(stat.f_frsize) / u128::from(unit)) as u64
+                };
+                sum.blocks += scale(stat.f_blocks);
+                sum.blocks_free += scale(stat.f_bfree);
+                sum.blocks_available += scale(stat.f_bavail);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Makes all objects survive power loss.
+    pub fn sync(&self) -> Result<()> {
+        let mut seen = HashSet::new();
+        for target in &self.0 {
+            if seen.insert(rustix::fs::fstat(target)?.st_dev) {
+                rustix::fs::syncfs(target)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path(record: &Record) -> String {
+    let id = record.object_id.simple().to_string();
+    format!("{}/{id}", &id[..2])
+}

@@ -1,0 +1,299 @@
+//! What may block on a striped file: truncate, allocate, seek, copy.
+
+use std::ops::Range;
+
+use rustix::fs::{fallocate as alloc, ftruncate, seek, FallocateFlags, SeekFrom};
+use rustix::io::{pread, pwrite};
+
+use super::inode::Stripe;
+use super::record::Record;
+use super::transfer::{prepare, touch};
+use super::{File, Volume};
+use crate::fs::{Errno, Result};
+use crate::tree::attrs::size_fd;
+
+/// Bytes copied at a time.
+const COPY_STEP_BYTES: usize = 1 << 20;
+/// Largest copy of one request, in bytes: a longer one is answered short, and the requester
+/// goes on.
+const COPY_MAX: u64 = 64 << 20;
+
+/// Sets the size of the file behind `meta`.
+pub(super) fn truncate(volume: &Volume, meta: &std::os::fd::OwnedFd, size: u64) -> Result<()> {
+    if size < size_fd(meta)? {
+        if let Some(record) = Record::load(meta)? {
+            // Objects first: a crash in between leaves zeros within the size, never old data
+            // beyond it for a later extension to show.
+            let keep = if size > record.mdt_size_bytes {
+                size
+            } else {
+                0
+            };
+            for column in 0..record.layout.stripe_count() {
+                let Some(object) = volume.targets.open(&record, column, false)? else {
+                    continue;
+                };
+                let end = record.layout.object_end(keep, u64::from(column));
+                if size_fd(&object)? > end {
+                    ftruncate(&object, end)?;
+                }
+            }
+        }
+    }
+    ftruncate(meta, size)
+}
+
+/// `fallocate(2)` with modes 0, keep size, punch hole and zero range.
+pub(super) fn fallocate(file: &File, range: Range<u64>, mode: i32) -> Result<()> {
+    if range.is_empty() {
+        return Err(Errno::INVAL);
+    }
+    let mode = FallocateFlags::from_bits(mode as u32).ok_or(Errno::OPNOTSUPP)?;
+    let keep_size = mode.contains(FallocateFlags::KEEP_SIZE);
+    let kind = mode - FallocateFlags::KEEP_SIZE;
+    let punch = kind == FallocateFlags::PUNCH_HOLE;
+    if !(kind.is_empty() || punch && keep_size || kind == FallocateFlags::ZERO_RANGE) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let mdt_size = file.inode.mdt_size_bytes();
+    let in_inode = range.start.min(mdt_size)..range.end.min(mdt_size);
+    if !in_inode.is_empty() {
+        alloc(
+            &file.meta,
+            mode,
+            in_inode.start,
+            in_inode.end - in_inode.start,
+        )?;
+    }
+    if range.end > mdt_size {
+        let striped = range.start.max(mdt_size)..range.end;
+        if !keep_size && range.end > size_fd(&file.meta)? {
+            file.inode.extend(&file.meta, range.end)?;
+        }
+        allocate_objects(file, &striped, kind, punch)?;
+        touch(file)?;
+    }
+    Ok(())
+}
+
+fn allocate_objects(
+    file: &File,
+    range: &Range<u64>,
+    kind: FallocateFlags,
+    punch: bool,
+) -> Result<()> {
+    let stripe = match punch {
+        true => match file.inode.stripe(&file.meta)? {
+            Some(stripe) => stripe,
+            None => return Ok(()),
+        },
+        false => file.inode.stripe_for_write(&file.meta)?,
+    };
+    let (layout, len) = (&stripe.record.layout, range.end - range.start);
+    for object in layout.objects(range.start, len) {
+        let run = layout.object_range(object, range.start, len);
+        let fd = match punch {
+            true => file.inode.object(stripe, object)?,
+            false => Some(file.inode.object_for_write(stripe, object)?),
+        };
+        if let Some(fd) = fd.filter(|_| !run.is_empty()) {
+            // An object's own length says nothing: what it lacks within the size reads as zeros.
+            alloc(
+                &fd,
+                kind | FallocateFlags::KEEP_SIZE,
+                run.start,
+                run.end - run.start,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The next data or hole at or after `offset`, as `lseek(2)`.
+pub(super) fn lseek(file: &File, offset: u64, whence: u32) -> Result<u64> {
+    let size = size_fd(&file.meta)?;
+    if offset >= size {
+        return Err(Errno::NXIO);
+    }
+    match whence as i32 {
+        libc::SEEK_DATA => next_data(file, offset, size)?.ok_or(Errno::NXIO),
+        libc::SEEK_HOLE => next_hole(file, offset, size),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+fn next_data(file: &File, offset: u64, size: u64) -> Result<Option<u64>> {
+    let mdt_size = file.inode.mdt_size_bytes();
+    if offset < mdt_size {
+        // Beyond `mdt_size` the inode may have blocks that only carry the size.
+        if let Some(data) = seek_fd(&file.meta, SeekFrom::Data(offset))?.filter(|at| *at < mdt_size)
+        {
+            return Ok(Some(data));
+        }
+    }
+    let Some(stripe) = file.inode.stripe(&file.meta)? else {
+        return Ok(None);
+    };
+    let (layout, from) = (&stripe.record.layout, offset.max(mdt_size));
+    let mut first = None;
+    for object in stripe.columns() {
+        let Some(fd) = file.inode.object(stripe, object)? else {
+            continue;
+        };
+        let start = layout.object_end(from, object);
+        if let Some(data) = seek_fd(&fd, SeekFrom::Data(start))? {
+            let at = layout.file_offset(object, data).filter(|at| *at < size);
+            first = [first, at].into_iter().flatten().min();
+        }
+    }
+    Ok(first)
+}
+
+fn next_hole(file: &File, offset: u64, size: u64) -> Result<u64> {
+    let mdt_size = file.inode.mdt_size_bytes();
+    let mut at = offset;
+    if at < mdt_size {
+        match seek_fd(&file.meta, SeekFrom::Hole(at))? {
+            Some(hole) if hole < mdt_size => return Ok(hole.min(size)),
+            _ => at = mdt_size,
+        }
+    }
+    let Some(stripe) = file.inode.stripe(&file.meta)? else {
+        return Ok(at.min(size));
+    };
+    let layout = &stripe.record.layout;
+    let unit = layout.stripe_unit_bytes();
+    while at < size {
+        let (object, start) = layout.locate(at);
+        let Some(fd) = file.inode.object(stripe, object)? else {
+            return Ok(at);
+        };
+        let end = start - start % unit + unit;
+        // No data from here on in the object is a hole here.
+        let hole = seek_fd(&fd, SeekFrom::Hole(start))?.unwrap_or(start);
+        if hole < end {
+            return Ok((at + (hole - start)).min(size));
+        }
+        at += end - start;
+    }
+    Ok(size)
+}
+
+/// Seeks; none past the last data.
+fn seek_fd(fd: &crate::io::Fd, from: SeekFrom) -> Result<Option<u64>> {
+    // The descriptor's own position is used by nothing.
+    match seek(fd, from) {
+        Ok(at) => Ok(Some(at)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Copies up to `len` bytes through memory: the two files' stripes need not lie alike.
+pub(super) fn copy(from: (&File, u64), to: (&File, u64), len: u64) -> Result<u32> {
+    let len = len.min(COPY_MAX);
+    let mut buffer = vec![0; COPY_STEP_BYTES];
+    let mut copied = 0;
+    while copied < len {
+        let step = (len - copied).min(buffer.len() as u64) as usize;
+        let result = read(from.0, &mut buffer[..step], from.1 + copied)
+            .and_then(|got| write(to.0, &buffer[..got], to.1 + copied).map(|()| got));
+        match result {
+            Ok(0) => break,
+            Ok(got) => copied += got as u64,
+            // What is copied stays copied: the next request meets the error.
+            Err(errno) if copied == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(copied as u32)
+}
+
+fn read(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    let valid = size_fd(&file.meta)?
+        .saturating_sub(offset)
+        .min(buffer.len() as u64) as usize;
+    let buffer = &mut buffer[..valid];
+    buffer.fill(0);
+    let stripe = file.inode.stripe(&file.meta)?;
+    for piece in pieces(file, stripe, offset, valid as u64) {
+        let part = &mut buffer[piece.start as usize..][..piece.len as usize];
+        let fd = match (piece.object, stripe) {
+            (None, _) => Some(file.meta.clone()),
+            (Some(object), Some(stripe)) => file.inode.object(stripe, object)?,
+            (Some(_), None) => None,
+        };
+        let Some(fd) = fd else { continue };
+        let mut got = 0;
+        while got < part.len() {
+            match pread(&fd, &mut part[got..], piece.offset + got as u64)? {
+                0 => break,
+                more => got += more,
+            }
+        }
+    }
+    Ok(valid)
+}
+
+fn write(file: &File, buffer: &[u8], offset: u64) -> Result<()> {
+    let end = offset
+        .checked_add(buffer.len() as u64)
+        .filter(|end| *end <= i64::MAX as u64);
+    let end = end.ok_or(Errno::FBIG)?;
+    let stripe = match end > file.inode.mdt_size_bytes() {
+        true => Some(file.inode.stripe_for_write(&file.meta)?),
+        false => None,
+    };
+    if stripe.is_some() {
+        prepare(file, end)?;
+    }
+    for piece in pieces(file, stripe, offset, buffer.len() as u64) {
+        let mut part = &buffer[piece.start as usize..][..piece.len as usize];
+        let fd = match (piece.object, stripe) {
+            (Some(object), Some(stripe)) => file.inode.object_for_write(stripe, object)?,
+            _ => file.meta.clone(),
+        };
+        let mut at = piece.offset;
+        while !part.is_empty() {
+            let moved = pwrite(&fd, part, at)?;
+            part = &part[moved..];
+            at += moved as u64;
+        }
+    }
+    Ok(())
+}
+
+/// A piece of a range that lies in the inode (`object` is none) or on one object.
+struct Piece {
+    object: Option<u64>,
+    offset: u64,
+    start: u64,
+    len: u64,
+}
+
+fn pieces(
+    file: &File,
+    stripe: Option<&Stripe>,
+    offset: u64,
+    len: u64,
+) -> impl Iterator<Item = Piece> {
+    let in_inode = file.inode.mdt_size_bytes().saturating_sub(offset).min(len);
+    let layout = stripe.map_or(file.inode.volume.layout, |stripe| stripe.record.layout);
+    let inode = Piece {
+        object: None,
+        offset,
+        start: 0,
+        len: in_inode,
+    };
+    let striped = layout
+        .extents(offset + in_inode, len - in_inode)
+        .map(move |extent| Piece {
+            object: Some(extent.object),
+            offset: extent.offset,
+            start: in_inode + extent.start,
+            len: extent.len,
+        });
+    std::iter::once(inode)
+        .filter(|piece| piece.len > 0)
+        .chain(striped)
+}

@@ -1,0 +1,172 @@
+//! Attributes and ownership of inodes.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{
+    chownat, statx, utimensat, AtFlags, Gid, Mode, Statx, StatxFlags, Timespec, Timestamps, Uid,
+    UTIME_NOW, UTIME_OMIT,
+};
+
+use super::proc::FdName;
+use super::{Inode, Stat, Tree};
+use crate::fs::{Attr, Caller, Errno, Name, NodeId, Result, SetAttr, SetTime, StatFs};
+
+/// Looks at what `fd` refers to.
+pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    statx(fd, c"", flags, mask).map(|stat| stat_of(&stat))
+}
+
+/// Looks at `name` in `dir`, without following it.
+pub fn stat_name(dir: impl AsFd, name: &Name) -> Result<Stat> {
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    statx(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW, mask).map(|stat| stat_of(&stat))
+}
+
+/// The size in bytes of what `fd` refers to.
+pub fn size_fd(fd: impl AsFd) -> Result<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    statx(fd, c"", flags, StatxFlags::SIZE).map(|stat| stat.stx_size)
+}
+
+fn stat_of(stat: &Statx) -> Stat {
+    Stat {
+        dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+        ino: stat.stx_ino,
+        attr: Attr {
+            ino: stat.stx_ino,
+            size: stat.stx_size,
+            blocks: stat.stx_blocks,
+            blksize: stat.stx_blksize,
+            mode: u32::from(stat.stx_mode),
+            nlink: stat.stx_nlink,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            rdev_major: stat.stx_rdev_major,
+            rdev_minor: stat.stx_rdev_minor,
+            atime: stat.stx_atime.into(),
+            mtime: stat.stx_mtime.into(),
+            ctime: stat.stx_ctime.into(),
+            btime: stat.stx_btime.into(),
+        },
+    }
+}
+
+impl Tree {
+    /// The attributes of `inode`, as the requester sees them.
+    pub fn attr(&self, inode: &Inode) -> Result<Attr> {
+        stat_fd(&inode.fd).map(|stat| self.seen(&stat))
+    }
+
+    /// What the requester sees of `stat`: inode numbers of other file systems mounted in the
+    /// tree are kept apart from the root's.
+    pub(super) fn seen(&self, stat: &Stat) -> Attr {
+        let mut attr = stat.attr;
+        if stat.dev != self.root_dev {
+            attr.ino ^= stat.dev.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63;
+        }
+        attr
+    }
+
+    /// Applies all of `set` but the size, which is the engine's.
+    pub fn set_attr(&self, inode: &Inode, set: &SetAttr) -> Result<()> {
+        if set.uid.is_some() || set.gid.is_some() {
+            let (uid, gid) = (
+                set.uid.map(id_of).transpose()?,
+                set.gid.map(id_of).transpose()?,
+            );
+            let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+            chownat(&inode.fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
+        }
+        if let Some(mode) = set.mode {
+            self.chmod(inode, mode)?;
+        } else if set.kill_suidgid {
+            self.kill_suidgid(inode)?;
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            let times = Timestamps {
+                last_access: timespec(set.atime),
+                last_modification: timespec(set.mtime),
+            };
+            utimensat(&inode.fd, c"", &times, AtFlags::EMPTY_PATH)?;
+        }
+        Ok(())
+    }
+
+    /// Drops setuid, and setgid of what its group may execute, as an unprivileged write does.
+    pub fn kill_suidgid(&self, inode: &Inode) -> Result<()> {
+        let mode = stat_fd(&inode.fd)?.attr.mode;
+        let mut keep = mode & !libc::S_ISUID;
+        if mode & libc::S_IXGRP != 0 {
+            keep &= !libc::S_ISGID;
+        }
+        if keep == mode {
+            return Ok(());
+        }
+        self.chmod(inode, keep)
+    }
+
+    fn chmod(&self, inode: &Inode, mode: u32) -> Result<()> {
+        // A link's own mode cannot be changed, and chmod by way of /proc says so.
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let name = FdName::of(inode.fd.as_fd());
+        rustix::fs::chmodat(self.proc.dir(), name.as_c_str(), mode, AtFlags::empty())
+    }
+
+    /// Size and use of the file system that `inode` is on.
+    pub fn statfs(&self, inode: &Inode) -> Result<StatFs> {
+        let stat = rustix::fs::fstatvfs(&inode.fd)?;
+        Ok(StatFs {
+            blocks: stat.f_blocks,
+            blocks_free: stat.f_bfree,
+            blocks_available: stat.f_bavail,
+            files: stat.f_files,
+            files_free: stat.f_ffree,
+            block_size: u32::try_from(stat.f_frsize).unwrap_or(4096),
+            name_max: u32::try_from(stat.f_namemax).unwrap_or(255),
+        })
+    }
+
+    /// `access(2)` by mode bits. A guest's kernel checks for itself (`default_permissions`, with
+    /// the supplementary groups that are not known here); this serves requesters that do not.
+    pub fn access(&self, node: NodeId, caller: &Caller, mask: u32) -> Result<()> {
+        let attr = self.attr(&*self.inode(node)?)?;
+        let any_exec = attr.mode & 0o111 != 0 || attr.mode & libc::S_IFMT == libc::S_IFDIR;
+        let granted = match caller {
+            Caller { uid: 0, .. } => 0o6 | u32::from(any_exec),
+            Caller { uid, .. } if *uid == attr.uid => attr.mode >> 6,
+            Caller { gid, .. } if *gid == attr.gid => attr.mode >> 3,
+            _ => attr.mode,
+        };
+        if mask & 0o7 & !granted == 0 {
+            Ok(())
+        } else {
+            Err(Errno::ACCESS)
+        }
+    }
+}
+
+/// Refuses the id that means "none" to the system calls.
+fn id_of(id: u32) -> Result<u32> {
+    if id == u32::MAX {
+        Err(Errno::INVAL)
+    } else {
+        Ok(id)
+    }
+}
+
+fn timespec(time: Option<SetTime>) -> Timespec {
+    let special = |nsec| Timespec {
+        tv_sec: 0,
+        tv_nsec: nsec,
+    };
+    match time {
+        None => special(UTIME_OMIT),
+        Some(SetTime::Now) => special(UTIME_NOW),
+        Some(SetTime::To(time)) => Timespec {
+            tv_sec: time.sec,
+            tv_nsec: time.nsec.into(),
+        },
+    }
+}

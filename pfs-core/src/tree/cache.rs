@@ -1,0 +1,161 @@
+//! The bounded cache of inodes of which a descriptor is held.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use hashbrown::DefaultHashBuilder;
+
+use super::Stat;
+use crate::fs::NodeId;
+
+/// Workers meet on a shard only for inodes whose slots are alike.
+const SHARDS: usize = 64;
+/// Candidates to look at in a shard before an eviction goes on to the next.
+const EVICT_TRIES: usize = 8;
+
+/// An inode of which a descriptor is held, so that its number cannot be used again.
+pub struct Inode {
+    pub node: NodeId,
+    /// An `O_PATH` descriptor.
+    pub fd: OwnedFd,
+    pub ino: u64,
+    pub dev: u64,
+    /// The file type bits of the mode, which never change.
+    pub file_type: u32,
+    used: AtomicBool,
+}
+
+impl Inode {
+    /// The inode behind `fd`, which `stat` describes.
+    pub(super) fn new(node: NodeId, fd: OwnedFd, stat: &Stat) -> Arc<Inode> {
+        let used = AtomicBool::new(true);
+        let file_type = stat.file_type();
+        Arc::new(Inode {
+            node,
+            fd,
+            ino: stat.ino,
+            dev: stat.dev,
+            file_type,
+            used,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Shard {
+    inodes: HashMap<u32, Arc<Inode>, DefaultHashBuilder>,
+    /// Slots in the order their inodes came in; some may be gone.
+    order: VecDeque<u32>,
+}
+
+/// Inodes by the slot of their node.
+pub(super) struct Cache {
+    shards: Box<[Mutex<Shard>]>,
+    held: AtomicUsize,
+    held_max: usize,
+    next_evict: AtomicUsize,
+}
+
+impl Cache {
+    /// A cache that should hold at most `held_max` inodes.
+    pub(super) fn new(held_max: usize) -> Cache {
+        Cache {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            held: AtomicUsize::new(0),
+            held_max: held_max.max(1),
+            next_evict: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn get(&self, node: NodeId) -> Option<Arc<Inode>> {
+        let shard = self.shard(node);
+        let inode = shard
+            .inodes
+            .get(&(node.0 as u32))
+            .filter(|inode| inode.node == node)?;
+        if !inode.used.load(Ordering::Relaxed) {
+            inode.used.store(true, Ordering::Relaxed);
+        }
+        Some(inode.clone())
+    }
+
+    /// Adds an inode; answers the one that is there where another thread was first.
+    pub(super) fn put(&self, inode: Arc<Inode>) -> Arc<Inode> {
+        let slot = inode.node.0 as u32;
+        let mut shard = self.shard(inode.node);
+        if let Some(there) = shard
+            .inodes
+            .get(&slot)
+            .filter(|there| there.node == inode.node)
+        {
+            return there.clone();
+        }
+        if shard.inodes.insert(slot, inode.clone()).is_none() {
+            self.held.fetch_add(1, Ordering::Relaxed);
+        }
+        if shard.order.len() > 2 * shard.inodes.len() + 64 {
+            let Shard { order, inodes } = &mut *shard;
+            order.retain(|slot| inodes.contains_key(slot));
+        }
+        shard.order.push_back(slot);
+        inode
+    }
+
+    pub(super) fn remove(&self, node: NodeId) {
+        let mut shard = self.shard(node);
+        if shard
+            .inodes
+            .get(&(node.0 as u32))
+            .is_some_and(|inode| inode.node == node)
+        {
+            shard.inodes.remove(&(node.0 as u32));
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.held() >= self.held_max
+    }
+
+    /// Lets go of an inode that nobody uses or used lately, if `may_go` agrees. Second chance:
+    /// a used one is passed over once.
+    pub(super) fn evict_one(&self, may_go: impl Fn(&Inode) -> bool) {
+        for _ in 0..2 * SHARDS {
+            let index = self.next_evict.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            let mut shard = lock(&self.shards[index]);
+            for _ in 0..EVICT_TRIES {
+                let Some(slot) = shard.order.pop_front() else {
+                    break;
+                };
+                let Some(inode) = shard.inodes.get(&slot) else {
+                    continue;
+                };
+                let idle =
+                    Arc::strong_count(inode) == 1 && !inode.used.swap(false, Ordering::Relaxed);
+                if idle && may_go(inode) {
+                    shard.inodes.remove(&slot);
+                    self.held.fetch_sub(1, Ordering::Relaxed);
+                    return;
+                }
+                shard.order.push_back(slot);
+            }
+        }
+    }
+
+    fn shard(&self, node: NodeId) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[node.0 as u32 as usize % SHARDS])
+    }
+}
+
+/// Locks, and goes on with what a panicked holder left: every update here is one step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,108 @@
+//! What a [`TreeFs`](super::TreeFs) leaves to its engine: the data of regular files.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::names::file_flags;
+use super::{Inode, Tree};
+use crate::fs::{Attr, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
+use crate::io::Io;
+
+/// The data of regular files in a tree.
+///
+/// Methods that take an [`Io`] answer through their reply; those that take none may block, and
+/// are called on the blocking pool unless they say otherwise.
+pub trait FileData: Send + Sync + 'static {
+    /// An open file.
+    type File: Send + Sync + 'static;
+    /// What is left of a file whose last name may be going.
+    type Victim: Send + 'static;
+
+    /// The flags with which the tree opens an inode for a request's `flags`.
+    fn open_flags(&self, flags: i32) -> OFlags {
+        file_flags(flags)
+    }
+
+    /// An open file over `fd`, which was opened with [`open_flags`](Self::open_flags). Runs on
+    /// the worker.
+    fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<Self::File>;
+
+    /// Reads into `buf`; see [`FileSystem::read`](crate::fs::FileSystem::read).
+    fn read(
+        &self,
+        io: &mut Io,
+        file: &Arc<Self::File>,
+        offset: u64,
+        buf: Slices,
+        reply: Reply<u32>,
+    );
+
+    /// Writes `buf`; see [`FileSystem::write`](crate::fs::FileSystem::write).
+    fn write(
+        &self,
+        io: &mut Io,
+        file: &Arc<Self::File>,
+        offset: u64,
+        buf: Slices,
+        reply: Reply<u32>,
+    );
+
+    /// Reports delayed errors.
+    fn flush(&self, io: &mut Io, file: &Arc<Self::File>, reply: Reply<()>);
+
+    /// Makes the file survive power loss.
+    fn fsync(&self, io: &mut Io, file: &Arc<Self::File>, datasync: bool, reply: Reply<()>);
+
+    /// `fallocate(2)`.
+    fn fallocate(
+        &self,
+        io: &mut Io,
+        file: &Arc<Self::File>,
+        range: std::ops::Range<u64>,
+        mode: i32,
+        reply: Reply<()>,
+    );
+
+    /// Lets go of a handle's file.
+    fn close(&self, io: &mut Io, file: Arc<Self::File>, reply: Reply<()>);
+
+    /// Whether [`truncate`](Self::truncate) of this inode can be called on the worker.
+    fn truncates_at_once(&self, tree: &Tree, inode: &Inode) -> bool;
+
+    /// Sets the size.
+    fn truncate(&self, tree: &Tree, inode: &Arc<Inode>, size: u64) -> Result<()>;
+
+    /// The next data or hole at or after `offset`.
+    fn lseek(&self, file: &Self::File, offset: u64, whence: u32) -> Result<u64>;
+
+    /// Copies up to `len` bytes.
+    fn copy(&self, from: (&Self::File, u64), to: (&Self::File, u64), len: u64) -> Result<u32>;
+
+    /// Completes attributes that the tree does not know. Runs on the worker.
+    fn complete_attr(&self, _tree: &Tree, _node: NodeId, _attr: &mut Attr) {}
+
+    /// What would be left behind if `name` went; asked before it goes, on the worker.
+    fn victim(&self, _tree: &Tree, _parent: NodeId, _name: &Name) -> Option<Self::Victim> {
+        None
+    }
+
+    /// Removes what is left of a file that lost a name, if that was its last.
+    fn purge(&self, _victim: Self::Victim) {}
+
+    /// Whether `name` is the engine's own, hidden from requesters.
+    fn hides_xattr(&self, _name: &XattrName) -> bool {
+        false
+    }
+
+    /// Size and use.
+    fn statfs(&self, tree: &Tree, inode: &Inode) -> Result<StatFs> {
+        tree.statfs(inode)
+    }
+
+    /// Makes all that is not in the tree itself survive power loss.
+    fn sync_all(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,539 @@
+//! A tree, with an engine's file data, as a [`FileSystem`].
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, OFlags, RenameFlags};
+
+use super::dirs::OpenDir;
+use super::handles::Handles;
+use super::{FileData, Inode, Tree};
+use crate::fs::*;
+use crate::io::Then;
+use crate::session::Kind;
+
+/// A [`FileSystem`] over a directory tree; `D` keeps the data of its regular files.
+pub struct TreeFs<D: FileData>(Arc<Shared<D>>);
+
+/// What requests that go on in the blocking pool take with them.
+struct Shared<D: FileData> {
+    tree: Tree,
+    data: D,
+    files: Handles<D::File>,
+    dirs: Handles<OpenDir>,
+}
+
+impl<D: FileData> TreeFs<D> {
+    /// Serves `tree` with the file data of `data`.
+    pub fn new(tree: Tree, data: D) -> TreeFs<D> {
+        let files = Handles::new(tree.store().clone(), Kind::File);
+        let dirs = Handles::new(tree.store().clone(), Kind::Dir);
+        TreeFs(Arc::new(Shared {
+            tree,
+            data,
+            files,
+            dirs,
+        }))
+    }
+
+    /// The tree below.
+    pub fn tree(&self) -> &Tree {
+        &self.0.tree
+    }
+
+    /// Runs `job` on the blocking pool and answers with its result.
+    fn blocking<T: Into<Answer> + Send + 'static>(
+        &self,
+        req: &mut Req<'_>,
+        reply: Reply<T>,
+        job: impl FnOnce(&Shared<D>) -> Result<T> + Send + 'static,
+    ) {
+        let shared = self.0.clone();
+        req.io.blocking(move || reply.send(job(&shared)));
+    }
+
+    /// Runs `job` here if it will not block, else on the pool.
+    fn run<T: Into<Answer> + Send + 'static>(
+        &self,
+        req: &mut Req<'_>,
+        at_once: bool,
+        reply: Reply<T>,
+        job: impl FnOnce(&Shared<D>) -> Result<T> + Send + 'static,
+    ) {
+        if at_once {
+            reply.send(job(&self.0));
+        } else {
+            self.blocking(req, reply, job);
+        }
+    }
+}
+
+impl<D: FileData> Shared<D> {
+    fn file(&self, handle: Handle) -> Result<Arc<D::File>> {
+        self.files.get(handle, |node, flags| {
+            let inode = self.tree.inode(node)?;
+            let flags = flags & !libc::O_TRUNC;
+            let fd = self.tree.reopen(&inode, self.data.open_flags(flags))?;
+            self.data.open(&self.tree, &inode, fd, flags)
+        })
+    }
+
+    fn dir(&self, handle: Handle) -> Result<Arc<OpenDir>> {
+        self.dirs.get(handle, |node, _| self.tree.open_dir(node))
+    }
+
+    fn attr(&self, inode: &Inode) -> Result<Attr> {
+        let mut attr = self.tree.attr(inode)?;
+        self.data.complete_attr(&self.tree, inode.node, &mut attr);
+        Ok(attr)
+    }
+
+    fn complete(&self, entry: Result<Entry>) -> Result<Entry> {
+        let mut entry = entry?;
+        self.data
+            .complete_attr(&self.tree, entry.node, &mut entry.attr);
+        Ok(entry)
+    }
+
+    fn opened(&self, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<Opened> {
+        let file = self.data.open(&self.tree, inode, fd, flags)?;
+        let handle = self.files.insert(inode.node, flags, file)?;
+        Ok(Opened { handle })
+    }
+
+    fn open(&self, inode: &Arc<Inode>, flags: i32) -> Result<Opened> {
+        let fd = self.tree.reopen(inode, self.data.open_flags(flags))?;
+        if flags & libc::O_TRUNC != 0 {
+            self.data.truncate(&self.tree, inode, 0)?;
+        }
+        self.opened(inode, fd, flags)
+    }
+
+    /// The answer to a create: what was taken on the way is given back on failure.
+    fn created(&self, made: super::names::CreatedFile, flags: i32) -> Result<Created> {
+        let mut entry = made.entry;
+        let opened = self.tree.inode(entry.node).and_then(|inode| {
+            if flags & libc::O_TRUNC != 0 && entry.attr.size > 0 {
+                self.data.truncate(&self.tree, &inode, 0)?;
+                entry.attr = self.attr(&inode)?;
+            }
+            self.opened(&inode, made.fd, flags)
+        });
+        match opened {
+            Ok(opened) => Ok(Created { entry, opened }),
+            Err(errno) => {
+                self.tree.forget(entry.node, 1);
+                Err(errno)
+            }
+        }
+    }
+
+    fn setattr(&self, inode: &Arc<Inode>, set: &SetAttr) -> Result<Attr> {
+        if let Some(size) = set.size {
+            match inode.file_type {
+                libc::S_IFREG => self.data.truncate(&self.tree, inode, size)?,
+                libc::S_IFDIR => return Err(Errno::ISDIR),
+                _ => return Err(Errno::INVAL),
+            }
+        }
+        self.tree.set_attr(inode, set)?;
+        self.attr(inode)
+    }
+
+    fn visible_xattr(&self, name: &XattrName, hidden: Errno) -> Result<()> {
+        if self.data.hides_xattr(name) {
+            Err(hidden)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn listxattr(&self, node: NodeId) -> Result<Vec<u8>> {
+        let names = self.tree.list_xattrs(&*self.tree.inode(node)?)?;
+        let shown = names.split_inclusive(|byte| *byte == 0).filter(|name| {
+            let name = CStr::from_bytes_with_nul(name)
+                .ok()
+                .and_then(|n| XattrName::new(n).ok());
+            name.is_some_and(|name| !self.data.hides_xattr(name))
+        });
+        Ok(shown.flatten().copied().collect())
+    }
+}
+
+/// Answers with an error and leaves, where there is one.
+macro_rules! attempt {
+    ($reply:ident, $result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(errno) => return $reply.err(errno),
+        }
+    };
+}
+
+impl<D: FileData> FileSystem for TreeFs<D> {
+    fn lookup(&self, _req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<Entry>) {
+        reply.send(self.0.complete(self.0.tree.lookup(parent, name)));
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        self.0.tree.forget(node, count);
+    }
+
+    fn getattr(&self, _: &mut Req<'_>, node: NodeId, _: Option<Handle>, reply: Reply<Attr>) {
+        reply.send(
+            self.0
+                .tree
+                .inode(node)
+                .and_then(|inode| self.0.attr(&inode)),
+        );
+    }
+
+    fn setattr(&self, req: &mut Req<'_>, node: NodeId, set: &SetAttr, reply: Reply<Attr>) {
+        let inode = attempt!(reply, self.0.tree.inode(node));
+        let at_once = set.size.is_none() || self.0.data.truncates_at_once(&self.0.tree, &inode);
+        let set = *set;
+        self.run(req, at_once, reply, move |fs| fs.setattr(&inode, &set));
+    }
+
+    fn readlink(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Vec<u8>>) {
+        reply.send(self.0.tree.readlink(node));
+    }
+
+    fn symlink(
+        &self,
+        req: &mut Req<'_>,
+        parent: NodeId,
+        name: &Name,
+        target: &CStr,
+        reply: Reply<Entry>,
+    ) {
+        reply.send(
+            self.0
+                .tree
+                .symlink(&req.caller, req.intent, parent, name, target),
+        );
+    }
+
+    fn mknod(
+        &self,
+        req: &mut Req<'_>,
+        parent: NodeId,
+        name: &Name,
+        make: &Make,
+        rdev: u32,
+        reply: Reply<Entry>,
+    ) {
+        // The kernel's 32-bit form (`new_encode_dev`) to the C library's.
+        let (major, minor) = (
+            (rdev >> 8) & 0xfff,
+            (rdev & 0xff) | ((rdev >> 12) & 0xfff00),
+        );
+        let rdev = rustix::fs::makedev(major, minor);
+        reply.send(
+            self.0
+                .tree
+                .mknod(&req.caller, req.intent, parent, name, make, rdev),
+        );
+    }
+
+    fn mkdir(
+        &self,
+        req: &mut Req<'_>,
+        parent: NodeId,
+        name: &Name,
+        make: &Make,
+        reply: Reply<Entry>,
+    ) {
+        reply.send(
+            self.0
+                .tree
+                .mkdir(&req.caller, req.intent, parent, name, make),
+        );
+    }
+
+    fn unlink(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {
+        let victim = self.0.data.victim(&self.0.tree, parent, name);
+        attempt!(
+            reply,
+            self.0
+                .tree
+                .remove(req.intent, parent, name, AtFlags::empty())
+        );
+        self.purge(req, victim, reply);
+    }
+
+    fn rmdir(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {
+        reply.send(
+            self.0
+                .tree
+                .remove(req.intent, parent, name, AtFlags::REMOVEDIR),
+        );
+    }
+
+    fn rename(
+        &self,
+        req: &mut Req<'_>,
+        from: (NodeId, &Name),
+        to: (NodeId, &Name),
+        flags: u32,
+        reply: Reply<()>,
+    ) {
+        let replaces = flags & (RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).bits() == 0;
+        let victim = replaces
+            .then(|| self.0.data.victim(&self.0.tree, to.0, to.1))
+            .flatten();
+        attempt!(reply, self.0.tree.rename(req.intent, from, to, flags));
+        self.purge(req, victim, reply);
+    }
+
+    fn link(
+        &self,
+        req: &mut Req<'_>,
+        node: NodeId,
+        parent: NodeId,
+        name: &Name,
+        reply: Reply<Entry>,
+    ) {
+        reply.send(
+            self.0
+                .complete(self.0.tree.link(req.intent, node, parent, name)),
+        );
+    }
+
+    fn open(&self, req: &mut Req<'_>, node: NodeId, flags: i32, reply: Reply<Opened>) {
+        let inode = attempt!(reply, self.0.tree.inode(node));
+        let at_once =
+            flags & libc::O_TRUNC == 0 || self.0.data.truncates_at_once(&self.0.tree, &inode);
+        self.run(req, at_once, reply, move |fs| fs.open(&inode, flags));
+    }
+
+    fn create(
+        &self,
+        req: &mut Req<'_>,
+        parent: NodeId,
+        name: &Name,
+        make: &Make,
+        flags: i32,
+        reply: Reply<Created>,
+    ) {
+        let open_flags = self.0.data.open_flags(flags);
+        let tree = &self.0.tree;
+        let made = tree.create(
+            &req.caller,
+            req.intent,
+            parent,
+            name,
+            make,
+            flags,
+            open_flags,
+        );
+        let made = attempt!(reply, made);
+        // A file found with data in it may take long to truncate.
+        let at_once = flags & libc::O_TRUNC == 0 || made.entry.attr.size == 0;
+        self.run(req, at_once, reply, move |fs| fs.created(made, flags));
+    }
+
+    fn tmpfile(
+        &self,
+        req: &mut Req<'_>,
+        parent: NodeId,
+        make: &Make,
+        flags: i32,
+        reply: Reply<Created>,
+    ) {
+        let open_flags = self.0.data.open_flags(flags);
+        let made = self
+            .0
+            .tree
+            .tmpfile(&req.caller, parent, make, flags, open_flags);
+        reply.send(made.and_then(|made| self.0.created(made, flags)));
+    }
+
+    fn read(&self, req: &mut Req<'_>, at: At, buf: Slices, reply: Reply<u32>) {
+        let file = attempt!(reply, self.0.file(at.handle));
+        self.0.data.read(req.io, &file, at.offset, buf, reply);
+    }
+
+    fn write(&self, req: &mut Req<'_>, at: At, buf: Slices, flags: WriteFlags, reply: Reply<u32>) {
+        let file = attempt!(reply, self.0.file(at.handle));
+        if flags.kill_suidgid {
+            let inode = attempt!(reply, self.0.tree.inode(at.node));
+            attempt!(reply, self.0.tree.kill_suidgid(&inode));
+        }
+        self.0.data.write(req.io, &file, at.offset, buf, reply);
+    }
+
+    fn flush(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
+        let file = attempt!(reply, self.0.file(handle));
+        self.0.data.flush(req.io, &file, reply);
+    }
+
+    fn fsync(
+        &self,
+        req: &mut Req<'_>,
+        _: NodeId,
+        handle: Handle,
+        datasync: bool,
+        reply: Reply<()>,
+    ) {
+        let file = attempt!(reply, self.0.file(handle));
+        self.0.data.fsync(req.io, &file, datasync, reply);
+    }
+
+    fn fallocate(&self, req: &mut Req<'_>, at: At, len: u64, mode: u32, reply: Reply<()>) {
+        let file = attempt!(reply, self.0.file(at.handle));
+        let end = at
+            .offset
+            .checked_add(len)
+            .filter(|end| *end <= i64::MAX as u64);
+        let end = attempt!(reply, end.ok_or(Errno::FBIG));
+        self.0
+            .data
+            .fallocate(req.io, &file, at.offset..end, mode as i32, reply);
+    }
+
+    fn lseek(&self, req: &mut Req<'_>, at: At, whence: u32, reply: Reply<u64>) {
+        let file = attempt!(reply, self.0.file(at.handle));
+        self.blocking(req, reply, move |fs| {
+            fs.data.lseek(&file, at.offset, whence)
+        });
+    }
+
+    fn copy_file_range(&self, req: &mut Req<'_>, from: At, to: At, len: u64, reply: Reply<u32>) {
+        let source = attempt!(reply, self.0.file(from.handle));
+        let target = attempt!(reply, self.0.file(to.handle));
+        self.blocking(req, reply, move |fs| {
+            fs.data
+                .copy((&source, from.offset), (&target, to.offset), len)
+        });
+    }
+
+    fn release(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
+        match attempt!(reply, self.0.files.remove(handle)) {
+            Some(file) => self.0.data.close(req.io, file, reply),
+            None => reply.ok(()),
+        }
+    }
+
+    fn opendir(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Opened>) {
+        let opened = self
+            .0
+            .tree
+            .open_dir(node)
+            .and_then(|dir| self.0.dirs.insert(node, 0, dir));
+        reply.send(opened.map(|handle| Opened { handle }));
+    }
+
+    fn readdir(
+        &self,
+        _: &mut Req<'_>,
+        handle: Handle,
+        offset: u64,
+        plus: bool,
+        mut list: DirList,
+        reply: Reply<DirList>,
+    ) {
+        let dir = attempt!(reply, self.0.dir(handle));
+        let result = self.0.tree.read_dir(&dir, offset, plus, &mut list);
+        list.complete(|node, attr| self.0.data.complete_attr(&self.0.tree, node, attr));
+        reply.send(result.map(|()| list));
+    }
+
+    fn fsyncdir(
+        &self,
+        req: &mut Req<'_>,
+        _: NodeId,
+        handle: Handle,
+        datasync: bool,
+        reply: Reply<()>,
+    ) {
+        let dir = attempt!(reply, self.0.dir(handle));
+        req.io.fsync(&dir.fd, datasync, Then::Nothing(reply));
+    }
+
+    fn releasedir(&self, _: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
+        reply.send(self.0.dirs.remove(handle).map(drop));
+    }
+
+    fn setxattr(
+        &self,
+        _: &mut Req<'_>,
+        node: NodeId,
+        name: &XattrName,
+        value: &[u8],
+        flags: u32,
+        reply: Reply<()>,
+    ) {
+        attempt!(reply, self.0.visible_xattr(name, Errno::PERM));
+        let inode = attempt!(reply, self.0.tree.inode(node));
+        reply.send(self.0.tree.set_xattr(&inode, name, value, flags));
+    }
+
+    fn getxattr(&self, _: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<Vec<u8>>) {
+        attempt!(reply, self.0.visible_xattr(name, Errno::NODATA));
+        let inode = attempt!(reply, self.0.tree.inode(node));
+        reply.send(self.0.tree.get_xattr(&inode, name));
+    }
+
+    fn listxattr(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Vec<u8>>) {
+        reply.send(self.0.listxattr(node));
+    }
+
+    fn removexattr(&self, _: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<()>) {
+        attempt!(reply, self.0.visible_xattr(name, Errno::NODATA));
+        let inode = attempt!(reply, self.0.tree.inode(node));
+        reply.send(self.0.tree.remove_xattr(&inode, name));
+    }
+
+    fn statfs(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<StatFs>) {
+        let fs = &self.0;
+        reply.send(
+            fs.tree
+                .inode(node)
+                .and_then(|inode| fs.data.statfs(&fs.tree, &inode)),
+        );
+    }
+
+    fn access(&self, req: &mut Req<'_>, node: NodeId, mask: u32, reply: Reply<()>) {
+        reply.send(self.0.tree.access(node, &req.caller, mask));
+    }
+
+    fn syncfs(&self, req: &mut Req<'_>, _: NodeId, reply: Reply<()>) {
+        self.blocking(req, reply, |fs| {
+            let root = fs.tree.inode(NodeId::ROOT)?;
+            rustix::fs::syncfs(fs.tree.reopen(&root, OFlags::RDONLY | OFlags::DIRECTORY)?)?;
+            fs.data.sync_all()
+        });
+    }
+
+    fn reset(&self) {
+        drop(self.0.files.remove_all());
+        drop(self.0.dirs.remove_all());
+        self.0.tree.forget_all();
+        self.0.tree.store().set_init(None);
+    }
+
+    fn restore(&self) -> Result<(u64, u64)> {
+        Ok((
+            self.0.tree.restore_nodes(),
+            self.0.files.count() + self.0.dirs.count(),
+        ))
+    }
+
+    fn prepare_restore(&self) -> u64 {
+        self.0.tree.complete_records()
+    }
+}
+
+impl<D: FileData> TreeFs<D> {
+    fn purge(&self, req: &mut Req<'_>, victim: Option<D::Victim>, reply: Reply<()>) {
+        match victim {
+            None => reply.ok(()),
+            Some(victim) => self.blocking(req, reply, move |fs| {
+                fs.data.purge(victim);
+                Ok(())
+            }),
+        }
+    }
+}

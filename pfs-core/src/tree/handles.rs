@@ -1,0 +1,111 @@
+//! Open files and directories.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use hashbrown::DefaultHashBuilder;
+
+use super::cache::lock;
+use crate::fs::{Errno, Handle, NodeId, Result};
+use crate::session::{Identity, Kind, Record, SessionStore};
+
+/// Workers meet on a shard only for handles whose slots are alike.
+const SHARDS: usize = 64;
+
+/// What is behind the handles of one kind. A handle is a record of the session (its node and
+/// open flags) and, in this process, a `T`; one that the session knows and this process does not
+/// is opened again when it is used.
+pub struct Handles<T> {
+    store: Arc<SessionStore>,
+    kind: Kind,
+    shards: Box<[Mutex<HashMap<u64, Arc<T>, DefaultHashBuilder>>]>,
+}
+
+impl<T> Handles<T> {
+    /// An empty table of handles recorded as `kind`.
+    pub fn new(store: Arc<SessionStore>, kind: Kind) -> Handles<T> {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Handles {
+            store,
+            kind,
+            shards,
+        }
+    }
+
+    /// Gives out a handle for `value`; `ENFILE` when the session has no room.
+    pub fn insert(&self, node: NodeId, flags: i32, value: T) -> Result<Handle> {
+        let id = self.store.insert(&Record {
+            kind: self.kind,
+            a: node.0,
+            b: flags as u32 as u64,
+            identity: Identity::NONE,
+        })?;
+        lock(self.shard(id)).insert(id, Arc::new(value));
+        Ok(Handle(id))
+    }
+
+    /// What is behind `handle`. `reopen(node, flags)` makes it anew where only the session's
+    /// record is left. `EBADF` for a handle never given out, released, or of another kind.
+    pub fn get(
+        &self,
+        handle: Handle,
+        reopen: impl FnOnce(NodeId, i32) -> Result<T>,
+    ) -> Result<Arc<T>> {
+        if let Some(value) = lock(self.shard(handle.0)).get(&handle.0) {
+            return Ok(value.clone());
+        }
+        let record = self
+            .store
+            .get(handle.0)
+            .filter(|record| record.kind == self.kind);
+        let record = record.ok_or(Errno::BADF)?;
+        let value = Arc::new(reopen(NodeId(record.a), record.b as u32 as i32)?);
+        Ok(lock(self.shard(handle.0))
+            .entry(handle.0)
+            .or_insert(value)
+            .clone())
+    }
+
+    /// Takes `handle` back; answers what was behind it in this process.
+    pub fn remove(&self, handle: Handle) -> Result<Option<Arc<T>>> {
+        let record = self
+            .store
+            .get(handle.0)
+            .filter(|record| record.kind == self.kind);
+        record.ok_or(Errno::BADF)?;
+        let value = lock(self.shard(handle.0)).remove(&handle.0);
+        self.store.remove(handle.0);
+        Ok(value)
+    }
+
+    /// Takes all handles back.
+    pub fn remove_all(&self) -> Vec<Arc<T>> {
+        let mut values = Vec::new();
+        for shard in &self.shards {
+            values.extend(lock(shard).drain().map(|(id, value)| {
+                self.store.remove(id);
+                value
+            }));
+        }
+        let left: Vec<u64> = self
+            .store
+            .ids()
+            .filter(|(_, kind)| *kind == self.kind)
+            .map(|(id, _)| id)
+            .collect();
+        left.into_iter().for_each(|id| self.store.remove(id));
+        values
+    }
+
+    /// How many handles the session has.
+    pub fn count(&self) -> u64 {
+        self.store
+            .ids()
+            .filter(|(_, kind)| *kind == self.kind)
+            .count() as u64
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<T>, DefaultHashBuilder>> {
+        &self.shards[id as u32 as usize % SHARDS]
+    }
+}

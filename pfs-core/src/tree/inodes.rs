@@ -1,0 +1,326 @@
+//! Node ids to inodes.
+//!
+//! A node is a record of the session (its id, lookups, inode number, and file handle where
+//! there is one), an entry in an index by inode number, and, while its descriptor is held, an
+//! [`Inode`] in the [cache](super::cache). Descriptors are bounded: one that has not been used
+//! lately is closed when the kernel can find the inode again by its file handle.
+
+use std::hash::BuildHasher;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::cache::{lock, Cache, Inode};
+use super::proc::last_errno;
+use super::Stat;
+use crate::fs::{Errno, NodeId, Result};
+use crate::session::{Identity, Kind, Record, SessionStore, IDENTITY_MAX};
+
+/// Workers meet on a shard only for inodes that hash alike.
+const SHARDS: usize = 64;
+
+/// The inode table. Lock order: index, then cache.
+pub(super) struct Inodes {
+    store: Arc<SessionStore>,
+    /// Slots of all nodes, by inode number.
+    index: Box<[Mutex<HashTable<u32>>]>,
+    hasher: DefaultHashBuilder,
+    cache: Cache,
+    /// A descriptor on the root's mount, for `open_by_handle_at(2)`; `None` where the process
+    /// may not use it, or the file system has no handles.
+    mount: Option<OwnedFd>,
+}
+
+impl Inodes {
+    /// A table with the root in it.
+    pub(super) fn new(
+        store: Arc<SessionStore>,
+        held_max: usize,
+        root: OwnedFd,
+        stat: &Stat,
+    ) -> Result<Inodes> {
+        let table = Inodes {
+            store,
+            index: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: DefaultHashBuilder::default(),
+            cache: Cache::new(held_max),
+            mount: mount_fd(&root),
+        };
+        if table.store.get(NodeId::ROOT.0).is_none() {
+            let id = table.store.insert(&table.record(&root, stat))?;
+            assert_eq!(
+                id,
+                NodeId::ROOT.0,
+                "the root is the first record of a store"
+            );
+        }
+        let (hash, mut index) = table.index(stat.ino, stat.dev);
+        index.insert_unique(hash, NodeId::ROOT.0 as u32, |slot| table.hash_of(*slot));
+        drop(index);
+        table.cache.put(Inode::new(NodeId::ROOT, root, stat));
+        Ok(table)
+    }
+
+    fn index(&self, ino: u64, dev: u64) -> (u64, MutexGuard<'_, HashTable<u32>>) {
+        let hash = self.hasher.hash_one((ino, dev));
+        // The table itself uses the low and the highest bits.
+        (hash, lock(&self.index[(hash >> 32) as usize % SHARDS]))
+    }
+
+    fn hash_of(&self, slot: u32) -> u64 {
+        let (ino, dev) = self.number_of(slot).unwrap_or_default();
+        self.hasher.hash_one((ino, dev))
+    }
+
+    fn number_of(&self, slot: u32) -> Option<(u64, u64)> {
+        let record = self.store.get(self.store.id_of_slot(slot)?)?;
+        Some((record.a, record.b))
+    }
+
+    fn record(&self, fd: &OwnedFd, stat: &Stat) -> Record {
+        // A private store's records are completed when the need comes: at an eviction.
+        let identity = if self.store.is_shared() {
+            identity_of(fd)
+        } else {
+            Identity::NONE
+        };
+        Record {
+            kind: Kind::Node,
+            a: stat.ino,
+            b: stat.dev,
+            identity,
+        }
+    }
+
+    /// The node in the index for an inode number, which may have been used again since.
+    fn indexed(&self, index: &HashTable<u32>, hash: u64, stat: &Stat) -> Option<NodeId> {
+        let same = |slot: &u32| self.number_of(*slot) == Some((stat.ino, stat.dev));
+        let slot = index.find(hash, same)?;
+        self.store.id_of_slot(*slot).map(NodeId)
+    }
+
+    /// Takes one lookup on the node with `stat`'s inode number, if its descriptor is held: only
+    /// then is it certain that the number means the same inode.
+    pub(super) fn known(&self, stat: &Stat) -> Option<NodeId> {
+        let (hash, index) = self.index(stat.ino, stat.dev);
+        let node = self.indexed(&index, hash, stat)?;
+        self.cache.get(node)?;
+        self.store.add_count(node.0, 1);
+        Some(node)
+    }
+
+    /// Takes one lookup on the inode behind `fd`, which `stat` describes.
+    pub(super) fn intern(&self, fd: OwnedFd, stat: &Stat) -> Result<Arc<Inode>> {
+        self.make_room();
+        let (hash, mut index) = self.index(stat.ino, stat.dev);
+        if let Some(node) = self.indexed(&index, hash, stat) {
+            if let Some(inode) = self.cache.get(node) {
+                self.store.add_count(node.0, 1);
+                return Ok(inode);
+            }
+            let recorded = self.store.get(node.0).map(|record| record.identity);
+            if recorded.is_some_and(|known| !known.is_none() && known == identity_of(&fd)) {
+                self.store.add_count(node.0, 1);
+                return Ok(self.cache.put(Inode::new(node, fd, stat)));
+            }
+            // The number was used again: the old inode is gone, its node stays until forgotten.
+            if let Ok(entry) = index.find_entry(hash, |slot| *slot == node.0 as u32) {
+                entry.remove();
+            }
+        }
+        let node = NodeId(self.store.insert(&self.record(&fd, stat))?);
+        index.insert_unique(hash, node.0 as u32, |slot| self.hash_of(*slot));
+        Ok(self.cache.put(Inode::new(node, fd, stat)))
+    }
+
+    /// The inode of `node`: `ESTALE` for one never given out, forgotten, or gone.
+    pub(super) fn get(&self, node: NodeId) -> Result<Arc<Inode>> {
+        if let Some(inode) = self.cache.get(node) {
+            return Ok(inode);
+        }
+        let record = self
+            .store
+            .get(node.0)
+            .filter(|record| record.kind == Kind::Node);
+        let (record, mount) = record.zip(self.mount.as_ref()).ok_or(Errno::STALE)?;
+        self.make_room();
+        let fd = open_identity(mount, &record.identity)?;
+        let stat = super::attrs::stat_fd(&fd)?;
+        if (stat.ino, stat.dev) != (record.a, record.b) {
+            return Err(Errno::STALE);
+        }
+        Ok(self.cache.put(Inode::new(node, fd, &stat)))
+    }
+
+    /// Gives back `count` lookups; the node goes with the last.
+    pub(super) fn forget(&self, node: NodeId, count: u64) {
+        let record = self
+            .store
+            .get(node.0)
+            .filter(|record| record.kind == Kind::Node);
+        let Some(record) = record.filter(|_| node != NodeId::ROOT) else {
+            return;
+        };
+        let (hash, mut index) = self.index(record.a, record.b);
+        // Looked at again under the lock: another thread may have forgotten it.
+        if self.store.get(node.0) != Some(record) || self.store.sub_count(node.0, count) > 0 {
+            return;
+        }
+        if let Ok(entry) = index.find_entry(hash, |slot| *slot == node.0 as u32) {
+            entry.remove();
+        }
+        self.cache.remove(node);
+        self.store.remove(node.0);
+    }
+
+    /// Forgets every node but the root.
+    pub(super) fn forget_all(&self) {
+        for id in self.nodes() {
+            self.forget(NodeId(id), u64::MAX);
+        }
+    }
+
+    /// Fills the index from the session's records; answers how many nodes there are.
+    pub(super) fn restore(&self) -> u64 {
+        let nodes = self.nodes();
+        for id in &nodes {
+            let Some(record) = self.store.get(*id).filter(|_| *id != NodeId::ROOT.0) else {
+                continue;
+            };
+            let (hash, mut index) = self.index(record.a, record.b);
+            if index.find(hash, |slot| *slot == *id as u32).is_none() {
+                index.insert_unique(hash, *id as u32, |slot| self.hash_of(*slot));
+            }
+        }
+        nodes.len() as u64
+    }
+
+    /// Completes every node's record; answers how many could not be made findable.
+    pub(super) fn complete_records(&self) -> u64 {
+        let nodes = self.nodes();
+        nodes
+            .into_iter()
+            .filter(|id| !self.make_findable(NodeId(*id)))
+            .count() as u64
+    }
+
+    /// Descriptors held.
+    pub(super) fn held(&self) -> usize {
+        self.cache.held()
+    }
+
+    fn nodes(&self) -> Vec<u64> {
+        let nodes = self.store.ids().filter(|(_, kind)| *kind == Kind::Node);
+        nodes.map(|(id, _)| id).collect()
+    }
+
+    /// Closes a descriptor where there are too many.
+    fn make_room(&self) {
+        if self.mount.is_some() && self.cache.is_full() {
+            self.cache
+                .evict_one(|inode| inode.node != NodeId::ROOT && self.record_identity(inode));
+        }
+    }
+
+    fn make_findable(&self, node: NodeId) -> bool {
+        match self.cache.get(node) {
+            Some(inode) => node == NodeId::ROOT || self.record_identity(&inode),
+            // Its descriptor could only be let go once its identity was recorded.
+            None => true,
+        }
+    }
+
+    /// Records how `inode` can be found without its descriptor; answers whether it can.
+    fn record_identity(&self, inode: &Inode) -> bool {
+        let Some(record) = self.store.get(inode.node.0) else {
+            return true;
+        };
+        if !record.identity.is_none() {
+            return true;
+        }
+        let identity = identity_of(&inode.fd);
+        // An inode on another mount has a handle that leads nowhere, or elsewhere, on this one.
+        let Some(mount) = &self.mount else {
+            return false;
+        };
+        let found = open_identity(mount, &identity).and_then(|fd| super::attrs::stat_fd(&fd));
+        if !found.is_ok_and(|stat| (stat.ino, stat.dev) == (inode.ino, inode.dev)) {
+            return false;
+        }
+        self.store.set_identity(inode.node.0, &identity);
+        true
+    }
+}
+
+/// `struct file_handle` with room for an [`Identity`], of which 4 bytes are the type.
+#[repr(C)]
+struct FileHandle {
+    handle_bytes: u32,
+    handle_type: i32,
+    handle: [u8; IDENTITY_MAX - 4],
+}
+
+/// The kernel's file handle for what `fd` refers to; none where the file system has none, or
+/// one too large for a record.
+fn identity_of(fd: &OwnedFd) -> Identity {
+    let mut handle = FileHandle {
+        handle_bytes: (IDENTITY_MAX - 4) as u32,
+        handle_type: 0,
+        handle: [0; IDENTITY_MAX - 4],
+    };
+    let mut mount_id = 0;
+    // SAFETY: the handle says how much room it has, and the kernel writes no more than that.
+    let result = unsafe {
+        libc::name_to_handle_at(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            (&raw mut handle).cast(),
+            &mut mount_id,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    if result != 0 {
+        return Identity::NONE;
+    }
+    let mut bytes = [0; IDENTITY_MAX];
+    let len = 4 + (handle.handle_bytes as usize).min(handle.handle.len());
+    bytes[..4].copy_from_slice(&handle.handle_type.to_le_bytes());
+    bytes[4..].copy_from_slice(&handle.handle);
+    Identity::new(&bytes[..len]).unwrap_or(Identity::NONE)
+}
+
+/// An `O_PATH` descriptor of the inode that `identity` names: `ESTALE` where it is gone.
+fn open_identity(mount: &OwnedFd, identity: &Identity) -> Result<OwnedFd> {
+    let Some((kind, bytes)) = identity.as_bytes().split_first_chunk::<4>() else {
+        return Err(Errno::STALE);
+    };
+    let mut handle = FileHandle {
+        handle_bytes: bytes.len() as u32,
+        handle_type: i32::from_le_bytes(*kind),
+        handle: [0; IDENTITY_MAX - 4],
+    };
+    handle.handle[..bytes.len()].copy_from_slice(bytes);
+    // SAFETY: the handle is as long as it says, and the kernel only reads it.
+    let fd = unsafe {
+        libc::open_by_handle_at(
+            mount.as_fd().as_raw_fd(),
+            (&raw mut handle).cast(),
+            libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW,
+        )
+    };
+    if fd < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: the kernel just gave this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor for `open_by_handle_at(2)`, if the process may use it and the root has a handle.
+fn mount_fd(root: &OwnedFd) -> Option<OwnedFd> {
+    use rustix::fs::{openat, Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mount = openat(root, ".", flags, Mode::empty()).ok()?;
+    open_identity(&mount, &identity_of(root)).ok()?;
+    Some(mount)
+}

@@ -1,0 +1,314 @@
+//! Names: lookup, create, remove, rename, link.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    linkat, mkdirat, mknodat, openat, readlinkat, renameat_with, symlinkat, unlinkat, AtFlags,
+    FileType, Mode, OFlags, RenameFlags,
+};
+
+use super::attrs::{stat_fd, stat_name};
+use super::proc::FdName;
+use super::{Stat, Tree};
+use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
+
+/// A file made or found by [`Tree::create`].
+pub struct CreatedFile {
+    pub entry: Entry,
+    /// Opened as asked.
+    pub fd: OwnedFd,
+}
+
+/// Opened first or found: the open flags of a request that a file descriptor may have.
+///
+/// What is left out: creation flags, which are handled by name; `O_DIRECT`, whose alignment
+/// rules a guest cannot know; `O_NONBLOCK` and the like, which mean nothing to a regular file.
+pub fn file_flags(flags: i32) -> OFlags {
+    let keep = OFlags::RDONLY
+        | OFlags::WRONLY
+        | OFlags::RDWR
+        | OFlags::APPEND
+        | OFlags::DSYNC
+        | OFlags::SYNC;
+    OFlags::from_bits_retain(flags as u32) & keep
+}
+
+/// What an operation that makes a name has to tell its own work from another's.
+struct Making<'a> {
+    log: Option<&'a dyn IntentLog>,
+    /// An earlier, unfinished execution found the name absent.
+    may_be_ours: bool,
+}
+
+impl<'a> Making<'a> {
+    fn begin(log: Option<&'a dyn IntentLog>, dir: impl AsFd, name: &Name) -> Making<'a> {
+        let may_be_ours = log.and_then(IntentLog::replayed) == Some(Intent::NameAbsent);
+        if let Some(log) = log.filter(|_| !may_be_ours) {
+            if matches!(stat_name(dir, name), Err(Errno::NOENT)) {
+                log.record(Intent::NameAbsent);
+            }
+        }
+        Making { log, may_be_ours }
+    }
+
+    fn finish(&self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(Errno::EXIST) if self.log.is_some() && self.may_be_ours => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl Tree {
+    /// Finds `name` in `parent` and takes one lookup on it.
+    pub fn lookup(&self, parent: NodeId, name: &Name) -> Result<Entry> {
+        let parent = self.inode(parent)?;
+        self.find(&parent.fd, name)
+    }
+
+    /// Finds `name` in `dir` and takes one lookup on it.
+    pub(super) fn find(&self, dir: impl AsFd, name: &Name) -> Result<Entry> {
+        // One system call where the inode's descriptor is held already.
+        let stat = stat_name(&dir, name)?;
+        match self.inodes.known(&stat) {
+            Some(node) => Ok(Entry {
+                node,
+                attr: self.seen(&stat),
+            }),
+            None => self.enter(dir, name),
+        }
+    }
+
+    /// Opens `name` in `dir` without following it, and takes one lookup on what is there.
+    fn enter(&self, dir: impl AsFd, name: &Name) -> Result<Entry> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(dir, name.as_c_str(), flags, Mode::empty())?;
+        let stat = stat_fd(&fd)?;
+        self.entry(fd, &stat)
+    }
+
+    fn entry(&self, fd: OwnedFd, stat: &Stat) -> Result<Entry> {
+        let inode = self.inodes.intern(fd, stat)?;
+        Ok(Entry {
+            node: inode.node,
+            attr: self.seen(stat),
+        })
+    }
+
+    /// The target of a symbolic link.
+    pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
+        let inode = self.inode(node)?;
+        if inode.file_type != libc::S_IFLNK {
+            return Err(Errno::INVAL);
+        }
+        readlinkat(&inode.fd, c"", Vec::new()).map(std::ffi::CString::into_bytes)
+    }
+
+    /// Makes a symbolic link.
+    pub fn symlink(
+        &self,
+        caller: &Caller,
+        log: Option<&dyn IntentLog>,
+        parent: NodeId,
+        name: &Name,
+        target: &CStr,
+    ) -> Result<Entry> {
+        let parent = self.inode(parent)?;
+        self.creds.act_as(caller)?;
+        let making = Making::begin(log, &parent.fd, name);
+        making.finish(symlinkat(target, &parent.fd, name.as_c_str()))?;
+        self.enter(&parent.fd, name)
+    }
+
+    /// Makes a file, fifo, socket or device node.
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        log: Option<&dyn IntentLog>,
+        parent: NodeId,
+        name: &Name,
+        make: &Make,
+        rdev: u64,
+    ) -> Result<Entry> {
+        let file_type = match make.mode & libc::S_IFMT {
+            0 => FileType::RegularFile,
+            other => FileType::from_raw_mode(other),
+        };
+        if matches!(
+            file_type,
+            FileType::Directory | FileType::Symlink | FileType::Unknown
+        ) {
+            return Err(Errno::INVAL);
+        }
+        let parent = self.inode(parent)?;
+        self.creds.act_as(caller)?;
+        let making = Making::begin(log, &parent.fd, name);
+        making.finish(mknodat(
+            &parent.fd,
+            name.as_c_str(),
+            file_type,
+            mode_of(make),
+            rdev,
+        ))?;
+        self.enter(&parent.fd, name)
+    }
+
+    /// Makes a directory.
+    pub fn mkdir(
+        &self,
+        caller: &Caller,
+        log: Option<&dyn IntentLog>,
+        parent: NodeId,
+        name: &Name,
+        make: &Make,
+    ) -> Result<Entry> {
+        let parent = self.inode(parent)?;
+        self.creds.act_as(caller)?;
+        let making = Making::begin(log, &parent.fd, name);
+        making.finish(mkdirat(&parent.fd, name.as_c_str(), mode_of(make)))?;
+        self.enter(&parent.fd, name)
+    }
+
+    /// Removes a name; with `AtFlags::REMOVEDIR`, an empty directory.
+    pub fn remove(
+        &self,
+        log: Option<&dyn IntentLog>,
+        parent: NodeId,
+        name: &Name,
+        flags: AtFlags,
+    ) -> Result<()> {
+        let parent = self.inode(parent)?;
+        if let Some(log) = log {
+            let now = stat_name(&parent.fd, name).map(|stat| stat.ino);
+            match (log.replayed(), now) {
+                (Some(Intent::Victim { ino }), now) if now != Ok(ino) => return Ok(()),
+                (_, Ok(ino)) => log.record(Intent::Victim { ino }),
+                (_, Err(_)) => {}
+            }
+        }
+        unlinkat(&parent.fd, name.as_c_str(), flags)
+    }
+
+    /// Renames; `flags` as in `renameat2(2)`.
+    pub fn rename(
+        &self,
+        log: Option<&dyn IntentLog>,
+        from: (NodeId, &Name),
+        to: (NodeId, &Name),
+        flags: u32,
+    ) -> Result<()> {
+        let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        let (from_dir, to_dir) = (self.inode(from.0)?, self.inode(to.0)?);
+        if let Some(log) = log {
+            let now = stat_name(&from_dir.fd, from.1).map(|stat| stat.ino);
+            match (log.replayed(), now) {
+                (Some(Intent::Source { ino }), now) if now != Ok(ino) => return Ok(()),
+                (_, Ok(ino)) => log.record(Intent::Source { ino }),
+                (_, Err(_)) => {}
+            }
+        }
+        renameat_with(
+            &from_dir.fd,
+            from.1.as_c_str(),
+            &to_dir.fd,
+            to.1.as_c_str(),
+            flags,
+        )
+    }
+
+    /// Gives `node` another name.
+    pub fn link(
+        &self,
+        log: Option<&dyn IntentLog>,
+        node: NodeId,
+        parent: NodeId,
+        name: &Name,
+    ) -> Result<Entry> {
+        let (inode, parent) = (self.inode(node)?, self.inode(parent)?);
+        let making = Making::begin(log, &parent.fd, name);
+        let old = FdName::of(inode.fd.as_fd());
+        let flags = AtFlags::SYMLINK_FOLLOW;
+        let result = linkat(
+            self.proc.dir(),
+            old.as_c_str(),
+            &parent.fd,
+            name.as_c_str(),
+            flags,
+        );
+        making.finish(result)?;
+        self.enter(&parent.fd, name)
+    }
+
+    /// Makes a regular file and opens it with [`file_flags`] of `flags`; one that exists is
+    /// opened, unless `flags` has `O_EXCL`. The caller truncates for `O_TRUNC`.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        log: Option<&dyn IntentLog>,
+        parent: NodeId,
+        name: &Name,
+        make: &Make,
+        flags: i32,
+        open_flags: OFlags,
+    ) -> Result<CreatedFile> {
+        let parent = self.inode(parent)?;
+        self.creds.act_as(caller)?;
+        let making = Making::begin(log, &parent.fd, name);
+        let exclusive = flags & libc::O_EXCL != 0 && !making.may_be_ours;
+        let make_flags =
+            open_flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Another requester may make or remove the name between two attempts.
+        for _ in 0..16 {
+            match openat(&parent.fd, name.as_c_str(), make_flags, mode_of(make)) {
+                Ok(fd) => {
+                    let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
+                    let entry = self.entry(path, &stat_fd(&fd)?)?;
+                    return Ok(CreatedFile { entry, fd });
+                }
+                Err(Errno::EXIST) if !exclusive => {}
+                Err(errno) => return Err(errno),
+            }
+            let entry = match self.enter(&parent.fd, name) {
+                Ok(entry) => entry,
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(errno),
+            };
+            match self
+                .inode(entry.node)
+                .and_then(|inode| self.reopen(&inode, open_flags))
+            {
+                Ok(fd) => return Ok(CreatedFile { entry, fd }),
+                Err(errno) => {
+                    self.forget(entry.node, 1);
+                    return Err(errno);
+                }
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// Makes and opens a regular file without a name in the file system of directory `parent`.
+    pub fn tmpfile(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        make: &Make,
+        flags: i32,
+        open_flags: OFlags,
+    ) -> Result<CreatedFile> {
+        let parent = self.inode(parent)?;
+        self.creds.act_as(caller)?;
+        // O_EXCL here means that it can never be given a name.
+        let excl = OFlags::from_bits_retain(flags as u32) & OFlags::EXCL;
+        let make_flags = open_flags | OFlags::TMPFILE | OFlags::CLOEXEC | excl;
+        let fd = openat(&parent.fd, c".", make_flags, mode_of(make))?;
+        let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
+        let entry = self.entry(path, &stat_fd(&fd)?)?;
+        Ok(CreatedFile { entry, fd })
+    }
+}
+
+fn mode_of(make: &Make) -> Mode {
+    Mode::from_raw_mode(make.mode & 0o7777 & !(make.umask & 0o777))
+}

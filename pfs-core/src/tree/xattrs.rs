@@ -1,0 +1,69 @@
+//! Extended attributes.
+
+use rustix::fs::{getxattr, listxattr, removexattr, setxattr, XattrFlags};
+
+use super::{Inode, Tree};
+use crate::fs::{Errno, Result, XattrName, XATTR_SIZE_MAX};
+
+/// Largest list of names that Linux hands out, in bytes (`XATTR_LIST_MAX`).
+const XATTR_LIST_MAX: usize = 65536;
+
+impl Tree {
+    /// Sets an attribute; `flags` as in `setxattr(2)`.
+    pub fn set_xattr(
+        &self,
+        inode: &Inode,
+        name: &XattrName,
+        value: &[u8],
+        flags: u32,
+    ) -> Result<()> {
+        let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        self.with_xattr_path(inode, |path| setxattr(path, name.as_c_str(), value, flags))
+    }
+
+    /// Reads an attribute's value.
+    pub fn get_xattr(&self, inode: &Inode, name: &XattrName) -> Result<Vec<u8>> {
+        self.with_xattr_path(inode, |path| {
+            let mut small = [0u8; 256];
+            match getxattr(path, name.as_c_str(), &mut small[..]) {
+                Ok(len) => Ok(small[..len].to_vec()),
+                Err(Errno::RANGE) => {
+                    let mut value = vec![0u8; XATTR_SIZE_MAX];
+                    let len = getxattr(path, name.as_c_str(), &mut value[..])?;
+                    value.truncate(len);
+                    Ok(value)
+                }
+                Err(errno) => Err(errno),
+            }
+        })
+    }
+
+    /// Lists attribute names, each ended by a NUL.
+    pub fn list_xattrs(&self, inode: &Inode) -> Result<Vec<u8>> {
+        self.with_xattr_path(inode, |path| {
+            let mut names = vec![0u8; 1024];
+            let len = match listxattr(path, &mut names[..]) {
+                Err(Errno::RANGE) => {
+                    names.resize(XATTR_LIST_MAX, 0);
+                    listxattr(path, &mut names[..])?
+                }
+                result => result?,
+            };
+            names.truncate(len);
+            Ok(names)
+        })
+    }
+
+    /// Removes an attribute.
+    pub fn remove_xattr(&self, inode: &Inode, name: &XattrName) -> Result<()> {
+        self.with_xattr_path(inode, |path| removexattr(path, name.as_c_str()))
+    }
+
+    fn with_xattr_path<T>(
+        &self,
+        inode: &Inode,
+        call: impl FnOnce(&std::ffi::CStr) -> Result<T>,
+    ) -> Result<T> {
+        self.proc.with_path(&inode.fd, call)
+    }
+}
