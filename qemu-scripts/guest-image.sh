@@ -106,10 +106,12 @@ build_root() {
         --aptopt='Apt::Install-Recommends "false"' ${proxy:+--aptopt="Acquire::http::Proxy \"$proxy\""} \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/fio/*' \
-        "$SUITE" - "$SCRATCH/sources.list" <"$SCRATCH/sources.list" >"$SCRATCH/root.tar" ||
+        "$SUITE" - "$SCRATCH/sources.list" </dev/null >"$SCRATCH/root.tar" ||
         unavailable "mmdebstrap could not build the guest root"
     note "packing it as squashfs"
-    mksquashfs - "$out" -tar -quiet -no-progress -comp zstd -Xcompression-level 6 <"$SCRATCH/root.tar" >&2
+    # It remarks on the archive's entry for the root folder itself; that is no fault.
+    mksquashfs - "$out" -tar -quiet -no-progress -comp zstd -Xcompression-level 6 \
+        <"$SCRATCH/root.tar" 2> >(grep -v '^Empty tar filename' >&2) >&2
 }
 
 # build_kernel OUT_DIR SUITES: vmlinuz, the modules as a squashfs, and those of boot in load order.

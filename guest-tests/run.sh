@@ -1,0 +1,65 @@
+#!/bin/bash
+# Installs what the tests need and runs all of them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=../qemu-scripts/lib.sh
+. qemu-scripts/lib.sh
+
+usage() {
+    cat <<'USAGE'
+usage: guest-tests/run.sh [--full] [FILTER...]
+
+Unit tests, ring tests and tests in QEMU guests. FILTERs select tests by name.
+
+  --full  also the long ones: 20 boots in a row, 1 GiB of data (see below)
+
+Environment:
+  PFS_GUEST_DATA_MIB  random data that a guest writes and checks (default 256, full 1024)
+  PFS_CACHE_DIR       guest image, kernels and QEMU builds (default ~/.cache/pfs-virtiofsd)
+USAGE
+}
+
+FULL=no
+while [ $# -gt 0 ]; do
+    case $1 in
+    --full) FULL=yes ;;
+    -h | --help) usage; exit 0 ;;
+    -*) usage >&2; die "unknown option $1" ;;
+    *) break ;;
+    esac
+    shift
+done
+
+command -v cargo >/dev/null || die "no cargo in PATH; install Rust from https://rustup.rs"
+# The toolchain's linker; the guest image's own needs are guest-image.sh's business.
+need_packages build-essential qemu-system-x86
+
+say "guest image"
+qemu-scripts/guest-image.sh >/dev/null
+code=0
+qemu-scripts/guest-image.sh --kernel-6.12 --qemu-10 >/dev/null || code=$?
+case $code in
+0) ;;
+"$EXIT_UNAVAILABLE") note "tests with kernel 6.12 and QEMU 10 will be skipped" ;;
+*) die "qemu-scripts/guest-image.sh failed" ;;
+esac
+
+say "build"
+cargo build --workspace --all-targets
+
+say "tests"
+runner_args=(--workspace)
+if [ "$FULL" = yes ]; then
+    export PFS_GUEST_DATA_MIB=${PFS_GUEST_DATA_MIB:-1024}
+fi
+if cargo nextest --version >/dev/null 2>&1; then
+    # nextest leaves out the examples in the documentation.
+    [ $# -gt 0 ] || cargo test --workspace --doc --quiet
+    [ "$FULL" = no ] || runner_args+=(--run-ignored all)
+    cargo nextest run "${runner_args[@]}" "$@"
+else
+    note "cargo-nextest is not installed; using cargo test"
+    harness_args=()
+    [ "$FULL" = no ] || harness_args+=(--include-ignored)
+    cargo test "${runner_args[@]}" --no-fail-fast -- "${harness_args[@]}" "$@"
+fi
