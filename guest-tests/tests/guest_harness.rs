@@ -2,7 +2,10 @@
 
 use guest_tests::vm::agent::Error as AgentError;
 use guest_tests::vm::{guest, Guest, Steps};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 const SECONDS_10: Duration = Duration::from_secs(10);
 
@@ -41,7 +44,8 @@ fn runs_commands_in_a_guest() {
             return Err(error.into());
         };
         assert_eq!(output.text(), "begun");
-        assert_eq!(guest.run("busybox pgrep sleep", SECONDS_10)?.code, 1);
+        let sleeps = "cat /proc/[0-9]*/comm | grep -cx sleep; true";
+        assert_eq!(guest.check(sleeps, SECONDS_10)?, "0");
         Ok(())
     });
     steps.step("a background process does not hold up its command", || {
@@ -69,4 +73,42 @@ fn runs_commands_in_a_guest() {
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
         Ok(())
     });
+}
+
+/// Set for the process that is to be killed.
+const VICTIM: &str = "PFS_TEST_VICTIM";
+
+#[test]
+fn a_killed_test_leaves_no_qemu() {
+    if env::var_os(VICTIM).is_some() {
+        let guest = Guest::builder().boot().expect("a guest");
+        println!("\nqemu {}", guest.pid());
+        return thread::sleep(Duration::from_secs(60));
+    }
+    let dir = tempfile::tempdir().expect("a folder for what the victim leaves");
+    let mut victim = Command::new(env::current_exe().expect("this test"))
+        .args(["--exact", "a_killed_test_leaves_no_qemu", "--nocapture"])
+        .env(VICTIM, "1")
+        .env("TMPDIR", dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the victim");
+    let output = BufReader::new(victim.stdout.take().expect("a pipe"));
+    let qemu = output
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("qemu ")?.parse::<u32>().ok());
+    victim.kill().expect("to kill the victim");
+    victim.wait().expect("its end");
+    let qemu = qemu.expect("the victim tells QEMU's process id");
+    let deadline = Instant::now() + SECONDS_10;
+    while is_running(qemu) {
+        assert!(Instant::now() < deadline, "QEMU {qemu} still runs");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A dead process may be listed until someone collects it, without a command line.
+fn is_running(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
