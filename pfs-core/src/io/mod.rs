@@ -10,7 +10,7 @@ pub mod pool;
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::{cqueue, opcode, squeue, types, IoUring};
 use libc::iovec;
@@ -27,8 +27,13 @@ pub type Fd = Arc<OwnedFd>;
 /// Submission entries: a worker submits whenever they run out.
 const RING_ENTRIES: u32 = 256;
 
+/// `IORING_ENTER_GETEVENTS`: post the completions there are.
+const GETEVENTS: u32 = 1;
+
 /// Bit set in `user_data` of what is a watch and not an operation.
 const WATCH: u64 = 1 << 63;
+/// How long an [`Io`] that is dropped waits for what it has in flight.
+const DROP_LIMIT: Duration = Duration::from_secs(5);
 /// The watch on the own mailbox.
 const WATCH_MAILBOX: u64 = WATCH | u32::MAX as u64;
 
@@ -186,10 +191,10 @@ impl Io {
     ) -> Result<(), Error> {
         self.collect(done);
         let wait = if done.is_empty() { wait } else { Wait::No };
-        self.enter(wait)?;
+        let entered = self.enter(wait);
         self.reap(fired);
         self.collect(done);
-        Ok(())
+        entered
     }
 
     /// Collects the requests that were answered on this thread or left in its mailbox.
@@ -207,18 +212,20 @@ impl Io {
 
     fn enter(&mut self, wait: Wait) -> Result<(), Error> {
         let queued = !self.ring.submission().is_empty();
-        let submitter = self.ring.submitter();
         let result = match wait {
             // Completions of the ring's task work are only posted on entering it.
             Wait::No if !queued && self.in_flight == 0 => return Ok(()),
-            Wait::No => {
-                let zero = types::Timespec::new();
-                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&zero))
-            }
-            Wait::Forever => submitter.submit_and_wait(1),
+            // SAFETY: no argument is passed; see `push` for the entries.
+            Wait::No => unsafe {
+                let count = self.ring.submission().len() as u32;
+                self.ring.submitter().enter::<()>(count, 0, GETEVENTS, None)
+            },
+            Wait::Forever => self.ring.submitter().submit_and_wait(1),
             Wait::AtMost(limit) => {
                 let limit = types::Timespec::from(limit);
-                submitter.submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
+                self.ring
+                    .submitter()
+                    .submit_with_args(1, &types::SubmitArgs::new().timespec(&limit))
             }
         };
         match result {
@@ -232,37 +239,48 @@ impl Io {
     }
 
     fn reap(&mut self, fired: &mut Vec<u32>) {
-        let mut reaped = std::mem::take(&mut self.reaped);
-        reaped.extend(
-            self.ring
-                .completion()
-                .map(|cqe| (cqe.user_data(), cqe.result(), cqueue::more(cqe.flags()))),
-        );
-        for (data, result, more) in reaped.drain(..) {
-            if data & WATCH == 0 {
-                self.complete(data as u32, result);
-            } else if data == WATCH_MAILBOX {
-                if !more {
-                    let wake = self.mailbox.wake_fd().as_raw_fd();
-                    self.push_watch(wake, WATCH_MAILBOX);
+        self.take_completions();
+        // What a completion starts may need room in the rings, and take completions meanwhile.
+        while !self.reaped.is_empty() {
+            let mut reaped = std::mem::take(&mut self.reaped);
+            for (data, result, more) in reaped.drain(..) {
+                if data & WATCH == 0 {
+                    self.complete(data as u32, result);
+                } else {
+                    self.fire(data, result, more, fired);
                 }
-            } else {
-                self.fire(data as u32, result, more, fired);
+            }
+            if self.reaped.is_empty() {
+                self.reaped = reaped;
             }
         }
-        self.reaped = reaped;
     }
 
-    fn fire(&mut self, token: u32, result: i32, more: bool, fired: &mut Vec<u32>) {
-        let Some(Some(fd)) = self.watches.get(token as usize) else {
-            return;
+    fn take_completions(&mut self) {
+        let completions = self.ring.completion();
+        self.reaped.extend(
+            completions.map(|cqe| (cqe.user_data(), cqe.result(), cqueue::more(cqe.flags()))),
+        );
+    }
+
+    fn fire(&mut self, data: u64, result: i32, more: bool, fired: &mut Vec<u32>) {
+        let mailbox = data == WATCH_MAILBOX;
+        let fd = match self.watches.get(data as u32 as usize) {
+            Some(Some(fd)) => fd.as_raw_fd(),
+            _ if mailbox => self.mailbox.wake_fd().as_raw_fd(),
+            // The watch is gone, or this is the answer to ending it.
+            _ => return,
         };
-        if !more && result >= 0 {
-            let fd = fd.as_raw_fd();
-            self.push_watch(fd, WATCH | u64::from(token));
-        }
         if result >= 0 {
-            fired.push(token);
+            if !mailbox {
+                fired.push(data as u32);
+            }
+        } else if result != -libc::ECANCELED {
+            let errno = Errno::from_raw_os_error(-result);
+            log::error!("io_uring cannot watch an eventfd: {errno}; its events may be late");
+        }
+        if !more && result >= 0 {
+            self.push_watch(fd, data);
         }
     }
 
@@ -327,13 +345,35 @@ impl Io {
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            // The queue is full: hand it to the kernel. EBUSY ends once completions are reaped,
-            // which `reap` does after this; a busy ring only delays this loop.
-            if let Err(error) = self.ring.submit() {
-                if error.raw_os_error() == Some(libc::EBUSY) {
-                    std::thread::yield_now();
-                }
+            // The queue is full: hand it to the kernel, which may first want its completions
+            // taken.
+            if self.ring.submit().is_err() {
+                self.take_completions();
+                std::thread::yield_now();
             }
+        }
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        // The kernel may still write to memory that operations name: let them end.
+        let limit = Instant::now() + DROP_LIMIT;
+        while self.in_flight > 0 && Instant::now() < limit {
+            let left = limit.saturating_duration_since(Instant::now());
+            if self
+                .turn(Wait::AtMost(left), &mut Vec::new(), &mut Vec::new())
+                .is_err()
+            {
+                break;
+            }
+        }
+        if self.in_flight > 0 {
+            log::error!(
+                "{} operations hang in the kernel; their memory is kept",
+                self.in_flight
+            );
+            std::mem::forget(std::mem::take(&mut self.ops));
         }
     }
 }

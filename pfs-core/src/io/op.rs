@@ -13,10 +13,13 @@ pub enum Then {
     /// It answers a request that asks for success only.
     Nothing(Reply<()>),
     /// Something else is to be done.
-    Call(Box<dyn FnOnce(&mut Io, Result<u32, Errno>)>),
+    Call(Call),
     /// It is a part of a [join](Io::join) that wants `want` bytes; `key` names it there.
     Part { join: JoinId, key: u64, want: u64 },
 }
+
+/// What runs when an operation is done.
+pub type Call = Box<dyn FnOnce(&mut Io, Result<u32, Errno>)>;
 
 /// What runs when all parts of a join are done: the parts that came out short, or the first
 /// error.

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 
 use super::dirs::OpenDir;
 use super::handles::Handles;
+use super::names::By;
 use super::{FileData, Inode, Tree};
 use crate::fs::*;
 use crate::io::Then;
@@ -161,6 +162,13 @@ impl<D: FileData> Shared<D> {
     }
 }
 
+fn by<'a>(req: &Req<'a>) -> By<'a> {
+    By {
+        caller: req.caller,
+        intent: req.intent,
+    }
+}
+
 /// Answers with an error and leaves, where there is one.
 macro_rules! attempt {
     ($reply:ident, $result:expr) => {
@@ -208,11 +216,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         target: &CStr,
         reply: Reply<Entry>,
     ) {
-        reply.send(
-            self.0
-                .tree
-                .symlink(&req.caller, req.intent, parent, name, target),
-        );
+        reply.send(self.0.tree.symlink(by(req), parent, name, target));
     }
 
     fn mknod(
@@ -230,11 +234,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             (rdev & 0xff) | ((rdev >> 12) & 0xfff00),
         );
         let rdev = rustix::fs::makedev(major, minor);
-        reply.send(
-            self.0
-                .tree
-                .mknod(&req.caller, req.intent, parent, name, make, rdev),
-        );
+        reply.send(self.0.tree.mknod(by(req), parent, name, make, rdev));
     }
 
     fn mkdir(
@@ -245,11 +245,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         make: &Make,
         reply: Reply<Entry>,
     ) {
-        reply.send(
-            self.0
-                .tree
-                .mkdir(&req.caller, req.intent, parent, name, make),
-        );
+        reply.send(self.0.tree.mkdir(by(req), parent, name, make));
     }
 
     fn unlink(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {
@@ -319,15 +315,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     ) {
         let open_flags = self.0.data.open_flags(flags);
         let tree = &self.0.tree;
-        let made = tree.create(
-            &req.caller,
-            req.intent,
-            parent,
-            name,
-            make,
-            flags,
-            open_flags,
-        );
+        let made = tree.create(by(req), parent, name, make, flags, open_flags);
         let made = attempt!(reply, made);
         // A file found with data in it may take long to truncate.
         let at_once = flags & libc::O_TRUNC == 0 || made.entry.attr.size == 0;

@@ -12,13 +12,15 @@ use crate::session::{Identity, Kind, Record, SessionStore};
 /// Workers meet on a shard only for handles whose slots are alike.
 const SHARDS: usize = 64;
 
+type Shard<T> = Mutex<HashMap<u64, Arc<T>, DefaultHashBuilder>>;
+
 /// What is behind the handles of one kind. A handle is a record of the session (its node and
 /// open flags) and, in this process, a `T`; one that the session knows and this process does not
 /// is opened again when it is used.
 pub struct Handles<T> {
     store: Arc<SessionStore>,
     kind: Kind,
-    shards: Box<[Mutex<HashMap<u64, Arc<T>, DefaultHashBuilder>>]>,
+    shards: Box<[Shard<T>]>,
 }
 
 impl<T> Handles<T> {
@@ -105,7 +107,7 @@ impl<T> Handles<T> {
             .count() as u64
     }
 
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<T>, DefaultHashBuilder>> {
+    fn shard(&self, id: u64) -> &Shard<T> {
         &self.shards[id as u32 as usize % SHARDS]
     }
 }

@@ -20,7 +20,14 @@ pub struct CreatedFile {
     pub fd: OwnedFd,
 }
 
-/// Opened first or found: the open flags of a request that a file descriptor may have.
+/// For whom, and with what memory of an earlier try, a name is made.
+#[derive(Clone, Copy)]
+pub struct By<'a> {
+    pub caller: Caller,
+    pub intent: Option<&'a dyn IntentLog>,
+}
+
+/// The open flags of a request that a file descriptor may have.
 ///
 /// What is left out: creation flags, which are handled by name; `O_DIRECT`, whose alignment
 /// rules a guest cannot know; `O_NONBLOCK` and the like, which mean nothing to a regular file.
@@ -106,17 +113,10 @@ impl Tree {
     }
 
     /// Makes a symbolic link.
-    pub fn symlink(
-        &self,
-        caller: &Caller,
-        log: Option<&dyn IntentLog>,
-        parent: NodeId,
-        name: &Name,
-        target: &CStr,
-    ) -> Result<Entry> {
+    pub fn symlink(&self, by: By<'_>, parent: NodeId, name: &Name, target: &CStr) -> Result<Entry> {
         let parent = self.inode(parent)?;
-        self.creds.act_as(caller)?;
-        let making = Making::begin(log, &parent.fd, name);
+        self.creds.act_as(&by.caller)?;
+        let making = Making::begin(by.intent, &parent.fd, name);
         making.finish(symlinkat(target, &parent.fd, name.as_c_str()))?;
         self.enter(&parent.fd, name)
     }
@@ -124,8 +124,7 @@ impl Tree {
     /// Makes a file, fifo, socket or device node.
     pub fn mknod(
         &self,
-        caller: &Caller,
-        log: Option<&dyn IntentLog>,
+        by: By<'_>,
         parent: NodeId,
         name: &Name,
         make: &Make,
@@ -142,8 +141,8 @@ impl Tree {
             return Err(Errno::INVAL);
         }
         let parent = self.inode(parent)?;
-        self.creds.act_as(caller)?;
-        let making = Making::begin(log, &parent.fd, name);
+        self.creds.act_as(&by.caller)?;
+        let making = Making::begin(by.intent, &parent.fd, name);
         making.finish(mknodat(
             &parent.fd,
             name.as_c_str(),
@@ -155,17 +154,10 @@ impl Tree {
     }
 
     /// Makes a directory.
-    pub fn mkdir(
-        &self,
-        caller: &Caller,
-        log: Option<&dyn IntentLog>,
-        parent: NodeId,
-        name: &Name,
-        make: &Make,
-    ) -> Result<Entry> {
+    pub fn mkdir(&self, by: By<'_>, parent: NodeId, name: &Name, make: &Make) -> Result<Entry> {
         let parent = self.inode(parent)?;
-        self.creds.act_as(caller)?;
-        let making = Making::begin(log, &parent.fd, name);
+        self.creds.act_as(&by.caller)?;
+        let making = Making::begin(by.intent, &parent.fd, name);
         making.finish(mkdirat(&parent.fd, name.as_c_str(), mode_of(make)))?;
         self.enter(&parent.fd, name)
     }
@@ -244,8 +236,7 @@ impl Tree {
     /// opened, unless `flags` has `O_EXCL`. The caller truncates for `O_TRUNC`.
     pub fn create(
         &self,
-        caller: &Caller,
-        log: Option<&dyn IntentLog>,
+        by: By<'_>,
         parent: NodeId,
         name: &Name,
         make: &Make,
@@ -253,8 +244,8 @@ impl Tree {
         open_flags: OFlags,
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
-        self.creds.act_as(caller)?;
-        let making = Making::begin(log, &parent.fd, name);
+        self.creds.act_as(&by.caller)?;
+        let making = Making::begin(by.intent, &parent.fd, name);
         let exclusive = flags & libc::O_EXCL != 0 && !making.may_be_ours;
         let make_flags =
             open_flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

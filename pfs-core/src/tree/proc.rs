@@ -97,11 +97,10 @@ mod tests {
 
     #[test]
     fn names_descriptors() {
-        // SAFETY: the number is only printed, never used as a descriptor.
         let name = |fd| {
-            FdName::of(unsafe { BorrowedFd::borrow_raw(fd) })
-                .as_c_str()
-                .to_owned()
+            // SAFETY: the number is only printed, never used as a descriptor.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            FdName::of(fd).as_c_str().to_owned()
         };
         assert_eq!(name(0), c"0".to_owned());
         assert_eq!(name(10), c"10".to_owned());

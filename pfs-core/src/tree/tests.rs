@@ -1,1 +1,326 @@
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Mutex;
 
+use super::names::By;
+use super::*;
+use crate::fs::{Caller, DirList, Entry, Intent, IntentLog, Make, Name};
+
+fn tree_on(path: &Path, store: Arc<SessionStore>, inode_fds_max: usize) -> Tree {
+    let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    Tree::open(
+        root,
+        &Options {
+            store,
+            inode_fds_max,
+        },
+    )
+    .unwrap()
+}
+
+fn private() -> Arc<SessionStore> {
+    Arc::new(SessionStore::private(1 << 16).unwrap())
+}
+
+fn tree(path: &Path) -> Tree {
+    tree_on(path, private(), 1000)
+}
+
+fn name(text: &str) -> std::ffi::CString {
+    std::ffi::CString::new(text).unwrap()
+}
+
+fn lookup(tree: &Tree, parent: NodeId, text: &str) -> Result<Entry> {
+    tree.lookup(parent, Name::new(&name(text)).unwrap())
+}
+
+const NOBODY: By<'static> = By {
+    caller: Caller {
+        uid: 0,
+        gid: 0,
+        pid: 0,
+    },
+    intent: None,
+};
+const MAKE: Make = Make {
+    mode: 0o777,
+    umask: 0o022,
+};
+
+#[test]
+fn nodes_are_stable_and_forgotten_by_count() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), "x").unwrap();
+    let tree = tree(dir.path());
+    let first = lookup(&tree, NodeId::ROOT, "f").unwrap();
+    let again = lookup(&tree, NodeId::ROOT, "f").unwrap();
+    assert_eq!(first.node, again.node);
+    tree.forget(first.node, 1);
+    assert!(tree.inode(first.node).is_ok());
+    tree.forget(first.node, 1);
+    assert_eq!(tree.inode(first.node).err(), Some(Errno::STALE));
+    assert_ne!(lookup(&tree, NodeId::ROOT, "f").unwrap().node, first.node);
+    tree.forget(NodeId::ROOT, u64::MAX);
+    assert!(tree.inode(NodeId::ROOT).is_ok());
+}
+
+#[test]
+fn a_reused_inode_number_is_another_node() {
+    let dir = tempfile::tempdir().unwrap();
+    // Two descriptors at most, so that those of removed files are let go.
+    let tree = tree_on(dir.path(), private(), 2);
+    let mut nodes = std::collections::HashMap::new();
+    let mut reused = 0;
+    for round in 0..500 {
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        let entry = lookup(&tree, NodeId::ROOT, "f").unwrap();
+        reused += u32::from(nodes.values().any(|ino| *ino == entry.attr.ino));
+        assert!(
+            nodes.insert(entry.node, entry.attr.ino).is_none(),
+            "round {round}"
+        );
+        std::fs::remove_file(dir.path().join("f")).unwrap();
+    }
+    // On a file system that never reuses numbers this says nothing; ext4 does at once.
+    println!("{reused} inode numbers were reused");
+}
+
+#[test]
+fn descriptors_are_bounded_and_inodes_found_again() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: file handles need CAP_DAC_READ_SEARCH");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree_on(dir.path(), private(), 50);
+    let entries: Vec<_> = (0..500)
+        .map(|i| {
+            std::fs::write(dir.path().join(i.to_string()), i.to_string()).unwrap();
+            lookup(&tree, NodeId::ROOT, &i.to_string()).unwrap()
+        })
+        .collect();
+    assert!(tree.inode_fds() <= 51, "{} descriptors", tree.inode_fds());
+    for entry in &entries {
+        let inode = tree.inode(entry.node).unwrap();
+        assert_eq!(tree.attr(&inode).unwrap().ino, entry.attr.ino);
+    }
+    assert!(tree.inode_fds() <= 51);
+    std::fs::remove_file(dir.path().join("7")).unwrap();
+    for entry in &entries {
+        tree.forget(entry.node, 1);
+    }
+    assert_eq!(tree.inode_fds(), 1);
+}
+
+#[test]
+fn a_session_goes_on_from_its_records() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: file handles need CAP_DAC_READ_SEARCH");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    std::fs::write(dir.path().join("d/f"), "x").unwrap();
+    let memfd = rustix::fs::memfd_create("s", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let store = || Arc::new(SessionStore::shared(memfd.try_clone().unwrap(), 1024).unwrap());
+    let before = tree_on(dir.path(), store(), 100);
+    let d = lookup(&before, NodeId::ROOT, "d").unwrap();
+    let f = lookup(&before, d.node, "f").unwrap();
+    // As after a kill: nothing is completed or given back.
+    std::mem::forget(before);
+
+    let after = tree_on(dir.path(), store(), 100);
+    assert_eq!(after.restore_nodes(), 3);
+    assert_eq!(
+        after.attr(&after.inode(f.node).unwrap()).unwrap().ino,
+        f.attr.ino
+    );
+    assert_eq!(lookup(&after, d.node, "f").unwrap().node, f.node);
+    after.forget(f.node, 2);
+    assert!(after.inode(f.node).is_err());
+}
+
+#[test]
+fn what_is_made_belongs_to_the_caller() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: only root can create for others");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path());
+    for (uid, text) in [(1000, "a"), (1001, "b"), (0, "c"), (1000, "d")] {
+        let by = By {
+            caller: Caller {
+                uid,
+                gid: uid + 5,
+                pid: 1,
+            },
+            intent: None,
+        };
+        let entry = tree
+            .mkdir(by, NodeId::ROOT, Name::new(&name(text)).unwrap(), &MAKE)
+            .unwrap();
+        let made = (entry.attr.uid, entry.attr.gid, entry.attr.mode & 0o7777);
+        assert_eq!(made, (uid, uid + 5, 0o755));
+    }
+    let by = By {
+        caller: Caller {
+            uid: u32::MAX,
+            gid: 0,
+            pid: 1,
+        },
+        intent: None,
+    };
+    let refused = tree.mkdir(by, NodeId::ROOT, Name::new(c"e").unwrap(), &MAKE);
+    assert_eq!(refused.err(), Some(Errno::INVAL));
+    assert!(!dir.path().join("e").exists());
+}
+
+#[test]
+fn links_are_neither_followed_nor_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path());
+    std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.path().join("fifo"),
+        rustix::fs::FileType::Fifo,
+        Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let link = lookup(&tree, NodeId::ROOT, "link").unwrap();
+    assert_eq!(link.attr.mode & libc::S_IFMT, libc::S_IFLNK);
+    assert_eq!(tree.readlink(link.node).unwrap(), b"/etc/passwd");
+    assert_eq!(
+        tree.reopen(&tree.inode(link.node).unwrap(), OFlags::RDONLY)
+            .err(),
+        Some(Errno::LOOP)
+    );
+    let fifo = lookup(&tree, NodeId::ROOT, "fifo").unwrap();
+    assert_eq!(
+        tree.reopen(&tree.inode(fifo.node).unwrap(), OFlags::RDONLY)
+            .err(),
+        Some(Errno::NXIO)
+    );
+    let through = tree.create(
+        NOBODY,
+        NodeId::ROOT,
+        Name::new(c"fifo").unwrap(),
+        &MAKE,
+        libc::O_WRONLY,
+        OFlags::WRONLY,
+    );
+    assert_eq!(through.err(), Some(Errno::NXIO));
+}
+
+#[test]
+fn a_directory_read_in_pieces_is_whole_while_names_go() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 0..1000 {
+        std::fs::write(dir.path().join(format!("file-{i:04}")), "").unwrap();
+    }
+    let tree = tree(dir.path());
+    let open = tree.open_dir(NodeId::ROOT).unwrap();
+    let (mut seen, mut offset) = (Vec::new(), 0);
+    loop {
+        let mut list = DirList::new(4096, 152);
+        tree.read_dir(&open, offset, true, &mut list).unwrap();
+        if list.is_empty() {
+            break;
+        }
+        for entry in list.iter() {
+            offset = entry.cookie;
+            if let Some(found) = entry.entry {
+                let text = String::from_utf8(entry.name.to_vec()).unwrap();
+                assert_eq!(found.attr.ino, entry.ino);
+                tree.forget(found.node, 1);
+                std::fs::remove_file(dir.path().join(&text)).unwrap();
+                seen.push(text);
+            }
+        }
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 1000);
+    assert_eq!(tree.inode_fds(), 1);
+}
+
+/// An intent kept in memory.
+#[derive(Default)]
+struct Log(Mutex<Option<Intent>>, bool);
+
+impl IntentLog for Log {
+    fn replayed(&self) -> Option<Intent> {
+        self.1.then(|| *self.0.lock().unwrap()).flatten()
+    }
+
+    fn record(&self, intent: Intent) {
+        *self.0.lock().unwrap() = Some(intent);
+    }
+}
+
+impl Log {
+    fn replay(self) -> Log {
+        Log(self.0, true)
+    }
+}
+
+#[test]
+fn a_replay_knows_its_own_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path());
+    let (root, a, b) = (
+        NodeId::ROOT,
+        Name::new(c"a").unwrap(),
+        Name::new(c"b").unwrap(),
+    );
+    fn by(log: &Log) -> By<'_> {
+        By {
+            caller: Caller::default(),
+            intent: Some(log),
+        }
+    }
+
+    let log = Log::default();
+    let first = tree.mkdir(by(&log), root, a, &MAKE).unwrap();
+    let again = tree.mkdir(by(&log.replay()), root, a, &MAKE).unwrap();
+    assert_eq!(first.node, again.node);
+    let log = Log::default();
+    assert_eq!(
+        tree.mkdir(by(&log), root, a, &MAKE).err(),
+        Some(Errno::EXIST)
+    );
+    assert_eq!(
+        tree.mkdir(by(&log.replay()), root, a, &MAKE).err(),
+        Some(Errno::EXIST)
+    );
+
+    let log = Log::default();
+    tree.rename(Some(&log), (root, a), (root, b), 0).unwrap();
+    tree.rename(Some(&log.replay()), (root, a), (root, b), 0)
+        .unwrap();
+    assert!(dir.path().join("b").exists());
+
+    let log = Log::default();
+    tree.remove(Some(&log), root, b, rustix::fs::AtFlags::REMOVEDIR)
+        .unwrap();
+    let log = log.replay();
+    tree.remove(Some(&log), root, b, rustix::fs::AtFlags::REMOVEDIR)
+        .unwrap();
+    let missing = tree.remove(
+        Some(&Log::default()),
+        root,
+        b,
+        rustix::fs::AtFlags::REMOVEDIR,
+    );
+    assert_eq!(missing, Err(Errno::NOENT));
+
+    let log = Log::default();
+    let open = |log: &Log| {
+        let flags = libc::O_EXCL | libc::O_RDWR;
+        tree.create(by(log), root, a, &MAKE, flags, OFlags::RDWR)
+            .map(|made| made.entry.attr.ino)
+    };
+    let ino = open(&log).unwrap();
+    assert_eq!(open(&log.replay()), Ok(ino));
+    assert_eq!(open(&Log::default()), Err(Errno::EXIST));
+    assert_eq!(dir.path().join("a").metadata().unwrap().ino(), ino);
+}

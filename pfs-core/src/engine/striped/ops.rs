@@ -191,13 +191,16 @@ fn seek_fd(fd: &crate::io::Fd, from: SeekFrom) -> Result<Option<u64>> {
 
 /// Copies up to `len` bytes through memory: the two files' stripes need not lie alike.
 pub(super) fn copy(from: (&File, u64), to: (&File, u64), len: u64) -> Result<u32> {
-    let len = len.min(COPY_MAX);
+    // The source ends where it did at the start: a copy within one file may extend it.
+    let len = len.min(COPY_MAX).min(size_fd(&from.0.meta)?.saturating_sub(from.1));
     let mut buffer = vec![0; COPY_STEP_BYTES];
     let mut copied = 0;
     while copied < len {
         let step = (len - copied).min(buffer.len() as u64) as usize;
-        let result = read(from.0, &mut buffer[..step], from.1 + copied)
-            .and_then(|got| write(to.0, &buffer[..got], to.1 + copied).map(|()| got));
+        let result = read(from.0, &mut buffer[..step], from.1 + copied).and_then(|got| match got {
+            0 => Ok(0),
+            got => write(to.0, &buffer[..got], to.1 + copied).map(|()| got),
+        });
         match result {
             Ok(0) => break,
             Ok(got) => copied += got as u64,
