@@ -203,3 +203,77 @@ impl Writer<'_> {
         self.0.list(len, into)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn iov(part: &mut [u8]) -> iovec {
+        iovec {
+            iov_base: part.as_mut_ptr().cast(),
+            iov_len: part.len(),
+        }
+    }
+
+    #[test]
+    fn reads_across_pieces_and_stops_at_the_end() {
+        let (mut a, mut b, mut c) = (*b"ab", *b"", *b"cdefg");
+        let chain = Chain {
+            readable: vec![iov(&mut a), iov(&mut b), iov(&mut c)],
+            writable: vec![],
+        };
+        assert_eq!((chain.readable_len(), chain.writable_len()), (7, 0));
+        let mut reader = chain.reader();
+        let mut three = [0; 3];
+        assert_eq!((reader.read(&mut three), &three), (3, b"abc"));
+        let mut rest = b"-".to_vec();
+        assert_eq!(reader.read_to_vec(&mut rest, 100), 4);
+        assert_eq!(rest, b"-defg");
+        assert_eq!(reader.read(&mut three), 0);
+        reader.skip(1);
+    }
+
+    #[test]
+    fn lists_what_is_asked_for_and_joins_neighbours() {
+        let mut memory = [0u8; 32];
+        let base = memory.as_ptr() as usize;
+        let (a, rest) = memory.split_at_mut(8);
+        let (b, rest) = rest.split_at_mut(8);
+        let chain = Chain {
+            readable: vec![iov(a), iov(b), iov(&mut rest[8..])],
+            writable: vec![],
+        };
+        let listed = |skip, len| {
+            let (mut reader, mut list) = (chain.reader(), Vec::new());
+            reader.skip(skip);
+            let count = reader.list(len, &mut list);
+            let parts: Vec<_> = list
+                .iter()
+                .map(|iov| (iov.iov_base as usize - base, iov.iov_len))
+                .collect();
+            (count, parts)
+        };
+        assert_eq!(listed(0, 100), (24, vec![(0, 16), (24, 8)]));
+        assert_eq!(listed(3, 6), (6, vec![(3, 6)]));
+        assert_eq!(listed(17, 2), (2, vec![(25, 2)]));
+        assert_eq!(listed(0, 0), (0, vec![]));
+        assert_eq!(listed(24, 1), (0, vec![]));
+    }
+
+    #[test]
+    fn writes_as_far_as_there_is_room() {
+        let (mut a, mut b) = ([0u8; 2], [0u8; 3]);
+        let mut chain = Chain {
+            readable: vec![],
+            writable: vec![iov(&mut a), iov(&mut b)],
+        };
+        let mut writer = chain.writer();
+        writer.skip(1);
+        assert_eq!(writer.write(b"xy"), 2);
+        assert_eq!(writer.write(b"zzz"), 2);
+        assert_eq!(writer.write(b"z"), 0);
+        chain.clear();
+        assert_eq!((chain.writable_len(), chain.writer().write(b"z")), (0, 0));
+        assert_eq!((a, b), ([0, b'x'], *b"yzz"));
+    }
+}

@@ -108,6 +108,7 @@ pub fn find(code: u32) -> Option<Op> {
 }
 
 /// The rows by their codes, but CUSE's.
+#[allow(clippy::indexing_slicing)] // At compile time, by an index that the loop bounds.
 static TABLE: [Option<Op>; 64] = {
     let mut table = [None; 64];
     let mut code = 0;

@@ -62,15 +62,14 @@ const PERMISSIONS: u32 = 0o7777;
 const UMASK: u32 = 0o777;
 
 /// `open(2)` flags that reach an engine. The rest is the guest's kernel's own business (`O_PATH`,
-/// `__FMODE_EXEC`), the engine's (`O_NOFOLLOW`, `O_CLOEXEC`), or would make something else of the
+/// `__FMODE_EXEC`), the engine's (`O_NOFOLLOW`, `O_NONBLOCK`), or would make something else of the
 /// request (`O_DIRECTORY`, `O_TMPFILE`).
 const OPEN_FLAGS: i32 = libc::O_ACCMODE
     | libc::O_APPEND
     | libc::O_TRUNC
     | libc::O_DIRECT
     | libc::O_SYNC
-    | libc::O_NOATIME
-    | libc::O_NONBLOCK;
+    | libc::O_NOATIME;
 
 /// Checks `open(2)` flags and keeps those that mean something to an engine.
 pub fn open_flags(flags: u32) -> Result<i32> {
