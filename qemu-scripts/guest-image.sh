@@ -77,7 +77,7 @@ private_apt() {
     mkdir -p "$SCRATCH"/apt/{lists/partial,cache/archives/partial}
     "$tool" -qq -o Dir::Etc::sourcelist="$sources" -o Dir::Etc::sourceparts=- \
         -o Dir::State::Lists="$SCRATCH/apt/lists" -o Dir::Cache="$SCRATCH/apt/cache" \
-        -o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=2 -o Acquire::http::Timeout=30 "$@"
+        -o APT::Sandbox::User="$(id -un)" -o APT::Update::Error-Mode=any -o Acquire::Retries=2 -o Acquire::http::Timeout=30 "$@"
 }
 
 # fetch_packages DIR SUITES PKG...: downloads and unpacks packages into DIR, dependencies not followed.
@@ -122,7 +122,7 @@ build_kernel() {
     sources_for $suites >"$SCRATCH/sources.list"
     private_apt "$SCRATCH/sources.list" apt-get update >&2 || unavailable "cannot read the package lists of $suites"
     image=$(private_apt "$SCRATCH/sources.list" apt-cache depends linux-image-cloud-amd64 |
-        sed -n 's/.*Depends: \(linux-image-[^ ]*\).*/\1/p' | head -1)
+        sed -n 's/.*Depends: \(linux-image-[^ ]*\).*/\1/p') || image=
     case $image in
     linux-image-"$KERNEL_VERSION".*) ;;
     *) unavailable "$suites offers ${image:-no cloud kernel}, not kernel $KERNEL_VERSION" ;;

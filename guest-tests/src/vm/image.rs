@@ -87,7 +87,9 @@ impl Image {
         let status = child.wait().map_err(start_error)?;
         match status.code() {
             Some(0) => Self::parse(&printed),
-            Some(EXIT_UNAVAILABLE) => Err(Error::Unavailable { reason: last_line }),
+            Some(EXIT_UNAVAILABLE) => Err(Error::Unavailable {
+                reason: last_line.trim_start_matches("unavailable: ").to_owned(),
+            }),
             _ => Err(Error::Failed { status, last_line }),
         }
     }
