@@ -5,6 +5,7 @@
 //! - [`queue`], [`inflight`], [`worker`]: one virtqueue, what it has in flight, the thread it has.
 //! - [`chain`]: a request's guest memory, checked.
 //! - [`fuse`]: FUSE requests from a chain to the engine and back.
+//! - [`report`]: how failures are told.
 
 pub mod chain;
 pub mod cli;
@@ -13,5 +14,6 @@ pub mod fuse;
 pub mod inflight;
 pub mod launch;
 pub mod queue;
+pub mod report;
 pub mod sandbox;
 pub mod worker;
