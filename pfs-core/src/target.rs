@@ -1,7 +1,9 @@
 //! Storage targets: the directories that hold a striped volume's objects.
 //!
-//!     <target>/target.toml     whose it is: the volume's uuid and the target's index
-//!     <target>/objects/00..ff  the objects, spread over 256 folders
+//! ```text
+//! <target>/target.toml     whose it is: the volume's uuid and the target's index
+//! <target>/objects/00..ff  the objects, spread over 256 folders
+//! ```
 //!
 //! Every target of a volume is checked when the volume is opened, so that one that is missing,
 //! swapped, foreign or doubled is refused by name, and not striped over.

@@ -165,7 +165,7 @@ impl Client {
             let name = format!(".pfsctl-put-{}", uuid::Uuid::new_v4().simple());
             let name = CString::new(name).map_err(|_| Errno::INVAL)?;
             match self.call(|fs, req, reply| {
-                fs.create(req, parent.id, checked(&name), &make, flags, reply)
+                fs.create(req, parent.id, checked(&name), &make, flags.into(), reply)
             }) {
                 Ok(made) => return Ok((made, name)),
                 Err(Errno::EXIST) => {}
@@ -252,7 +252,7 @@ impl Client {
             _ => {}
         }
         let handle = self
-            .call(|fs, req, reply| fs.open(req, node.id, libc::O_RDONLY, reply))
+            .call(|fs, req, reply| fs.open(req, node.id, libc::O_RDONLY.into(), reply))
             .map_err(failed(Doing::Open, path))?
             .handle;
         let open = Open {

@@ -114,7 +114,7 @@ impl FileSystem for Null {
         reply.send(Null::entry());
     }
 
-    fn open(&self, _: &mut Req<'_>, node: NodeId, _: i32, reply: Reply<Opened>) {
+    fn open(&self, _: &mut Req<'_>, node: NodeId, _: OpenFlags, reply: Reply<Opened>) {
         reply.send(Null::attr(node).map(|_| Opened { handle: HANDLE }));
     }
 
@@ -124,7 +124,7 @@ impl FileSystem for Null {
         _: NodeId,
         _: &Name,
         _: &Make,
-        _: i32,
+        _: OpenFlags,
         reply: Reply<Created>,
     ) {
         reply.send(Null::entry().map(|entry| Created {

@@ -137,8 +137,8 @@ pub trait FileSystem: Send + Sync {
 
     // ---- files -----------------------------------------------------------------------
 
-    /// Opens a file; `flags` as in `open(2)`, without `O_CREAT` and `O_EXCL`.
-    fn open(&self, req: &mut Req<'_>, node: NodeId, flags: i32, reply: Reply<Opened>);
+    /// Opens a file.
+    fn open(&self, req: &mut Req<'_>, node: NodeId, flags: OpenFlags, reply: Reply<Opened>);
 
     /// Makes and opens a file, or opens it where it exists and `O_EXCL` is not set.
     fn create(
@@ -147,7 +147,7 @@ pub trait FileSystem: Send + Sync {
         parent: NodeId,
         name: &Name,
         make: &Make,
-        flags: i32,
+        flags: OpenFlags,
         reply: Reply<Created>,
     );
 
@@ -164,7 +164,8 @@ pub trait FileSystem: Send + Sync {
     /// Reads into `buf`, all of it unless the file ends. Answers the bytes read.
     fn read(&self, req: &mut Req<'_>, at: At, buf: Slices, reply: Reply<u32>);
 
-    /// Writes `buf` whole or fails. Answers the bytes written.
+    /// Writes `buf` whole or fails. Answers the bytes written. The offset is the requester's also
+    /// where the file is open for appending: it knows the end as far as it has seen it.
     fn write(&self, req: &mut Req<'_>, at: At, buf: Slices, flags: WriteFlags, reply: Reply<u32>);
 
     /// A descriptor of the handle was closed: the time for delayed errors.

@@ -167,6 +167,24 @@ pub struct SetAttr {
     pub kill_suidgid: bool,
 }
 
+/// How to open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenFlags {
+    /// As in `open(2)`, without the creation flags that the method itself stands for.
+    pub flags: i32,
+    /// Where it truncates, drop setuid and setgid as a truncation by this caller must.
+    pub kill_suidgid: bool,
+}
+
+impl From<i32> for OpenFlags {
+    fn from(flags: i32) -> OpenFlags {
+        OpenFlags {
+            flags,
+            kill_suidgid: false,
+        }
+    }
+}
+
 /// What comes with a write.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WriteFlags {

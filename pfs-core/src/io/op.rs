@@ -89,7 +89,7 @@ impl Op {
     pub(super) fn advance(&mut self, result: i32) -> Advance {
         if result < 0 {
             return match Errno::from_raw_os_error(-result) {
-                Errno::INTR | Errno::AGAIN => Advance::Again,
+                Errno::INTR => Advance::Again,
                 errno => Advance::Done(Err(errno)),
             };
         }

@@ -21,8 +21,15 @@ pub struct TreeFs<D: FileData>(Arc<Shared<D>>);
 struct Shared<D: FileData> {
     tree: Tree,
     data: D,
-    files: Handles<D::File>,
+    files: Handles<OpenFile<D::File>>,
     dirs: Handles<OpenDir>,
+}
+
+/// What is behind a file's handle.
+struct OpenFile<F> {
+    node: NodeId,
+    flags: i32,
+    file: Arc<F>,
 }
 
 impl<D: FileData> TreeFs<D> {
@@ -71,13 +78,29 @@ impl<D: FileData> TreeFs<D> {
 }
 
 impl<D: FileData> Shared<D> {
-    fn file(&self, handle: Handle) -> Result<Arc<D::File>> {
+    /// The open file behind `handle`.
+    fn open_file(&self, handle: Handle) -> Result<Arc<OpenFile<D::File>>> {
         self.files.get(handle, |node, flags| {
             let inode = self.tree.inode(node)?;
             let flags = flags & !libc::O_TRUNC;
             let fd = self.tree.reopen(&inode, self.data.open_flags(flags))?;
-            self.data.open(&self.tree, &inode, fd, flags)
+            let file = Arc::new(self.data.open(&self.tree, &inode, fd, flags)?);
+            Ok(OpenFile { node, flags, file })
         })
+    }
+
+    fn file(&self, handle: Handle) -> Result<Arc<D::File>> {
+        self.open_file(handle).map(|open| open.file.clone())
+    }
+
+    /// The file behind a handle of `at.node`, if it was not opened for the contrary of what it
+    /// is wanted for: the engine's own descriptors may be able to do more.
+    fn file_at(&self, at: &At, unwanted: i32) -> Result<Arc<D::File>> {
+        let open = self.open_file(at.handle)?;
+        if open.node != at.node || open.flags & libc::O_ACCMODE == unwanted {
+            return Err(Errno::BADF);
+        }
+        Ok(open.file.clone())
     }
 
     fn dir(&self, handle: Handle) -> Result<Arc<OpenDir>> {
@@ -98,28 +121,41 @@ impl<D: FileData> Shared<D> {
     }
 
     fn opened(&self, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<Opened> {
-        let file = self.data.open(&self.tree, inode, fd, flags)?;
-        let handle = self.files.insert(inode.node, flags, file)?;
+        let file = Arc::new(self.data.open(&self.tree, inode, fd, flags)?);
+        let open = OpenFile {
+            node: inode.node,
+            flags,
+            file,
+        };
+        let handle = self.files.insert(inode.node, flags, open)?;
         Ok(Opened { handle })
     }
 
-    fn open(&self, inode: &Arc<Inode>, flags: i32) -> Result<Opened> {
-        let fd = self.tree.reopen(inode, self.data.open_flags(flags))?;
-        if flags & libc::O_TRUNC != 0 {
+    fn open(&self, inode: &Arc<Inode>, how: OpenFlags) -> Result<Opened> {
+        let fd = self.tree.reopen(inode, self.data.open_flags(how.flags))?;
+        self.truncate_opened(inode, how)?;
+        self.opened(inode, fd, how.flags)
+    }
+
+    fn truncate_opened(&self, inode: &Arc<Inode>, how: OpenFlags) -> Result<()> {
+        if how.flags & libc::O_TRUNC != 0 {
             self.data.truncate(&self.tree, inode, 0)?;
+            if how.kill_suidgid {
+                self.tree.kill_suidgid(inode)?;
+            }
         }
-        self.opened(inode, fd, flags)
+        Ok(())
     }
 
     /// The answer to a create: what was taken on the way is given back on failure.
-    fn created(&self, made: super::names::CreatedFile, flags: i32) -> Result<Created> {
+    fn created(&self, made: super::names::CreatedFile, how: OpenFlags) -> Result<Created> {
         let mut entry = made.entry;
         let opened = self.tree.inode(entry.node).and_then(|inode| {
-            if flags & libc::O_TRUNC != 0 && entry.attr.size > 0 {
-                self.data.truncate(&self.tree, &inode, 0)?;
+            if entry.attr.size > 0 {
+                self.truncate_opened(&inode, how)?;
                 entry.attr = self.attr(&inode)?;
             }
-            self.opened(&inode, made.fd, flags)
+            self.opened(&inode, made.fd, how.flags)
         });
         match opened {
             Ok(opened) => Ok(Created { entry, opened }),
@@ -297,11 +333,11 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         );
     }
 
-    fn open(&self, req: &mut Req<'_>, node: NodeId, flags: i32, reply: Reply<Opened>) {
+    fn open(&self, req: &mut Req<'_>, node: NodeId, how: OpenFlags, reply: Reply<Opened>) {
         let inode = attempt!(reply, self.0.tree.inode(node));
         let at_once =
-            flags & libc::O_TRUNC == 0 || self.0.data.truncates_at_once(&self.0.tree, &inode);
-        self.run(req, at_once, reply, move |fs| fs.open(&inode, flags));
+            how.flags & libc::O_TRUNC == 0 || self.0.data.truncates_at_once(&self.0.tree, &inode);
+        self.run(req, at_once, reply, move |fs| fs.open(&inode, how));
     }
 
     fn create(
@@ -310,16 +346,16 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         parent: NodeId,
         name: &Name,
         make: &Make,
-        flags: i32,
+        how: OpenFlags,
         reply: Reply<Created>,
     ) {
-        let open_flags = self.0.data.open_flags(flags);
+        let open_flags = self.0.data.open_flags(how.flags);
         let tree = &self.0.tree;
-        let made = tree.create(by(req), parent, name, make, flags, open_flags);
+        let made = tree.create(by(req), parent, name, make, how.flags, open_flags);
         let made = attempt!(reply, made);
         // A file found with data in it may take long to truncate.
-        let at_once = flags & libc::O_TRUNC == 0 || made.entry.attr.size == 0;
-        self.run(req, at_once, reply, move |fs| fs.created(made, flags));
+        let at_once = how.flags & libc::O_TRUNC == 0 || made.entry.attr.size == 0;
+        self.run(req, at_once, reply, move |fs| fs.created(made, how));
     }
 
     fn tmpfile(
@@ -335,16 +371,16 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             .0
             .tree
             .tmpfile(&req.caller, parent, make, flags, open_flags);
-        reply.send(made.and_then(|made| self.0.created(made, flags)));
+        reply.send(made.and_then(|made| self.0.created(made, flags.into())));
     }
 
     fn read(&self, req: &mut Req<'_>, at: At, buf: Slices, reply: Reply<u32>) {
-        let file = attempt!(reply, self.0.file(at.handle));
+        let file = attempt!(reply, self.0.file_at(&at, libc::O_WRONLY));
         self.0.data.read(req.io, &file, at.offset, buf, reply);
     }
 
     fn write(&self, req: &mut Req<'_>, at: At, buf: Slices, flags: WriteFlags, reply: Reply<u32>) {
-        let file = attempt!(reply, self.0.file(at.handle));
+        let file = attempt!(reply, self.0.file_at(&at, libc::O_RDONLY));
         if flags.kill_suidgid {
             let inode = attempt!(reply, self.0.tree.inode(at.node));
             attempt!(reply, self.0.tree.kill_suidgid(&inode));
@@ -370,7 +406,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn fallocate(&self, req: &mut Req<'_>, at: At, len: u64, mode: u32, reply: Reply<()>) {
-        let file = attempt!(reply, self.0.file(at.handle));
+        let file = attempt!(reply, self.0.file_at(&at, libc::O_RDONLY));
         let end = at
             .offset
             .checked_add(len)
@@ -389,8 +425,8 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn copy_file_range(&self, req: &mut Req<'_>, from: At, to: At, len: u64, reply: Reply<u32>) {
-        let source = attempt!(reply, self.0.file(from.handle));
-        let target = attempt!(reply, self.0.file(to.handle));
+        let source = attempt!(reply, self.0.file_at(&from, libc::O_WRONLY));
+        let target = attempt!(reply, self.0.file_at(&to, libc::O_RDONLY));
         self.blocking(req, reply, move |fs| {
             fs.data
                 .copy((&source, from.offset), (&target, to.offset), len)
@@ -399,7 +435,12 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 
     fn release(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
         match attempt!(reply, self.0.files.remove(handle)) {
-            Some(file) => self.0.data.close(req.io, file, reply),
+            Some(open) => {
+                // Nothing of it may be left here: the last to let go may have much to do.
+                let file =
+                    Arc::try_unwrap(open).map_or_else(|open| open.file.clone(), |open| open.file);
+                self.0.data.close(req.io, file, reply);
+            }
             None => reply.ok(()),
         }
     }

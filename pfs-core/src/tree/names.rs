@@ -30,14 +30,10 @@ pub struct By<'a> {
 /// The open flags of a request that a file descriptor may have.
 ///
 /// What is left out: creation flags, which are handled by name; `O_DIRECT`, whose alignment
-/// rules a guest cannot know; `O_NONBLOCK` and the like, which mean nothing to a regular file.
+/// rules a guest cannot know; `O_APPEND`, since Linux would then ignore the offset of every
+/// write, also once the requester has cleared the flag; `O_NONBLOCK` and the like, which mean nothing to a regular file.
 pub fn file_flags(flags: i32) -> OFlags {
-    let keep = OFlags::RDONLY
-        | OFlags::WRONLY
-        | OFlags::RDWR
-        | OFlags::APPEND
-        | OFlags::DSYNC
-        | OFlags::SYNC;
+    let keep = OFlags::RDONLY | OFlags::WRONLY | OFlags::RDWR | OFlags::DSYNC | OFlags::SYNC;
     OFlags::from_bits_retain(flags as u32) & keep
 }
 

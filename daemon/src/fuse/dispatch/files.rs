@@ -1,6 +1,6 @@
 //! Attributes and open files.
 
-use pfs_core::fs::{Errno, Result};
+use pfs_core::fs::{Errno, OpenFlags, Result};
 
 use super::Call;
 use crate::fuse::decode::Files;
@@ -24,9 +24,13 @@ impl Call<'_> {
             }
             Files::Open {
                 flags,
-                kill_suidgid: _,
+                kill_suidgid,
             } => {
                 self.may_open(flags)?;
+                let flags = OpenFlags {
+                    flags,
+                    kill_suidgid,
+                };
                 let reply = self.reply(Shape::Open);
                 fs.open(&mut self.req(), node, flags, reply);
             }

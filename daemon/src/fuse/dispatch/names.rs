@@ -1,6 +1,6 @@
 //! Names and nodes.
 
-use pfs_core::fs::Result;
+use pfs_core::fs::{OpenFlags, Result};
 
 use super::Call;
 use crate::fuse::decode::Names;
@@ -60,8 +60,12 @@ impl Call<'_> {
                 name,
                 ref make,
                 flags,
-                kill_suidgid: _,
+                kill_suidgid,
             } => {
+                let flags = OpenFlags {
+                    flags,
+                    kill_suidgid,
+                };
                 let reply = self.reply(Shape::Create);
                 fs.create(&mut self.req(), node, name, make, flags, reply);
             }

@@ -87,8 +87,8 @@ impl FileSystem for Fake {
         rmdir(parent: NodeId, name: &Name) -> () = ();
         rename(from: (NodeId, &Name), to: (NodeId, &Name), flags: u32) -> () = ();
         link(node: NodeId, parent: NodeId, name: &Name) -> Entry = entry();
-        open(node: NodeId, flags: i32) -> Opened = opened();
-        create(parent: NodeId, name: &Name, make: &Make, flags: i32) -> Created =
+        open(node: NodeId, flags: OpenFlags) -> Opened = opened();
+        create(parent: NodeId, name: &Name, make: &Make, flags: OpenFlags) -> Created =
             Created { entry: entry(), opened: opened() };
         tmpfile(parent: NodeId, make: &Make, flags: i32) -> Created =
             Created { entry: entry(), opened: opened() };

@@ -116,8 +116,8 @@ fn opening_says_what_may_be_cached() {
         assert_eq!(
             bench.calls(),
             [
-                "open NodeId(5) 2",
-                r#"create NodeId(5) Name("c") Make { mode: 420, umask: 18 } 130"#,
+                "open NodeId(5) OpenFlags { flags: 2, kill_suidgid: false }",
+                r#"create NodeId(5) Name("c") Make { mode: 420, umask: 18 } OpenFlags { flags: 130, kill_suidgid: false }"#,
                 "opendir NodeId(5)"
             ]
         );

@@ -192,7 +192,9 @@ fn seek_fd(fd: &crate::io::Fd, from: SeekFrom) -> Result<Option<u64>> {
 /// Copies up to `len` bytes through memory: the two files' stripes need not lie alike.
 pub(super) fn copy(from: (&File, u64), to: (&File, u64), len: u64) -> Result<u32> {
     // The source ends where it did at the start: a copy within one file may extend it.
-    let len = len.min(COPY_MAX).min(size_fd(&from.0.meta)?.saturating_sub(from.1));
+    let len = len
+        .min(COPY_MAX)
+        .min(size_fd(&from.0.meta)?.saturating_sub(from.1));
     let mut buffer = vec![0; COPY_STEP_BYTES];
     let mut copied = 0;
     while copied < len {

@@ -97,7 +97,14 @@ impl Mount {
         let made: Created = self
             .client
             .call(|fs, req, reply| {
-                fs.create(req, NodeId::ROOT, name(file), &make, libc::O_RDWR, reply);
+                fs.create(
+                    req,
+                    NodeId::ROOT,
+                    name(file),
+                    &make,
+                    libc::O_RDWR.into(),
+                    reply,
+                );
             })
             .unwrap();
         Open {
@@ -213,7 +220,7 @@ impl Mount {
         let node = self.client.lookup(NodeId::ROOT, name(file)).unwrap();
         let opened: crate::fs::Opened = self
             .client
-            .call(|fs, req, reply| fs.open(req, node.id, libc::O_RDWR, reply))
+            .call(|fs, req, reply| fs.open(req, node.id, libc::O_RDWR.into(), reply))
             .unwrap();
         let open = Open {
             node: node.id,
