@@ -53,10 +53,13 @@ if [ "$FULL" = yes ]; then
     export PFS_GUEST_DATA_MIB=${PFS_GUEST_DATA_MIB:-1024}
 fi
 if cargo nextest --version >/dev/null 2>&1; then
-    # nextest leaves out the examples in the documentation.
-    [ $# -gt 0 ] || cargo test --workspace --doc --quiet
+    # nextest leaves out the examples in the documentation. They go first, so that the end is
+    # its summary; if one fails, the rest still runs.
+    examples=passed
+    [ $# -gt 0 ] || cargo test --workspace --doc --quiet || examples=failed
     [ "$FULL" = no ] || runner_args+=(--run-ignored all)
     cargo nextest run "${runner_args[@]}" "$@"
+    [ "$examples" = passed ] || die "examples in the documentation failed; see above the summary"
 else
     note "cargo-nextest is not installed; using cargo test"
     harness_args=()
