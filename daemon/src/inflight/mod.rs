@@ -77,17 +77,27 @@ impl InflightLog {
     pub fn create(queues: u32, slots: u32) -> Result<OwnedFd, Error> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = rustix::fs::memfd_create("pfs-inflight", flags).map_err(Error::Make)?;
-        let bytes = file_bytes(queues, slots);
-        rustix::fs::ftruncate(&fd, bytes).map_err(Error::Make)?;
+        InflightLog::prepare(&fd, queues, slots)?;
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&fd, seals).map_err(Error::Make)?;
+        Ok(fd)
+    }
+
+    /// Makes an empty file that was passed a log, as [`InflightLog::create`] does; leaves one
+    /// with anything in it as it is.
+    pub fn prepare(fd: &OwnedFd, queues: u32, slots: u32) -> Result<(), Error> {
+        if rustix::fs::fstat(fd).map_err(Error::Make)?.st_size != 0 {
+            return Ok(());
+        }
+        let bytes = file_bytes(queues, slots);
+        rustix::fs::ftruncate(fd, bytes).map_err(Error::Make)?;
         let mapping = Mapping::shared(fd.as_fd(), bytes).map_err(Error::Map)?;
         let header = mapping.file_header();
         header.queues.store(queues, Relaxed);
         header.slots.store(slots, Relaxed);
         header.version.store(VERSION, Relaxed);
         header.magic.store(MAGIC, Release);
-        Ok(fd)
+        Ok(())
     }
 
     /// Opens a log that was passed.

@@ -1,0 +1,187 @@
+use super::*;
+
+fn serve(args: &[&str]) -> Options {
+    let args = std::iter::once("pfs-virtiofsd").chain(args.iter().copied());
+    match parse(args.map(OsString::from)) {
+        Ok(Action::Serve(options)) => *options,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(args: &[&str], words: &[&str]) {
+    let all = std::iter::once("pfs-virtiofsd").chain(args.iter().copied());
+    let error = parse(all.map(OsString::from)).expect_err("must be refused");
+    assert_eq!(error.exit_code(), 2);
+    let text = error.to_string().replace('\n', " ");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+#[test]
+fn todays_dialect() {
+    let options = serve(&[
+        "--fd=30",
+        "--shared-dir",
+        "/srv/vol",
+        "--cache",
+        "always",
+        "--sandbox",
+        "chroot",
+        "--xattr",
+        "--thread-pool-size=8",
+        "--readonly",
+        "--rlimit-nofile=4096",
+        "--log-level",
+        "debug",
+    ]);
+    assert_eq!(
+        options,
+        Options {
+            shared_dir: "/srv/vol".into(),
+            socket: Socket::Fd(30),
+            tag: None,
+            cache: CachePolicy::Always,
+            xattr: true,
+            readonly: true,
+            sandbox: Sandbox::Chroot,
+            thread_pool_size: Some(8),
+            rlimit_nofile: Some(4096),
+            log_level: LevelFilter::Debug,
+            state_fd: None,
+            inflight_fd: None,
+        }
+    );
+}
+
+#[test]
+fn the_usual_command_line() {
+    let options = serve(&[
+        "--socket-path=/run/s",
+        "--socket-group",
+        "kvm",
+        "--shared-dir=v",
+        "--tag=pfs",
+    ]);
+    assert_eq!(
+        options.socket,
+        Socket::Path {
+            path: "/run/s".into(),
+            group: Some("kvm".into())
+        }
+    );
+    assert_eq!(options.tag.as_deref(), Some("pfs"));
+    assert_eq!(
+        (options.cache, options.sandbox, options.log_level),
+        (CachePolicy::Auto, Sandbox::Namespace, LevelFilter::Info)
+    );
+    assert!(!options.xattr && !options.readonly);
+}
+
+/// The words of libvirt 9.0, as it was seen to start the daemon.
+#[test]
+fn the_older_dialect() {
+    let options = serve(&[
+        "--fd=30",
+        "-o",
+        "source=/srv/vol,cache=none,sandbox=chroot,xattr,no_flock,no_posix_lock",
+        "--thread-pool-size=2",
+    ]);
+    assert_eq!(options.shared_dir, PathBuf::from("/srv/vol"));
+    assert_eq!(options.socket, Socket::Fd(30));
+    assert_eq!(options.cache, CachePolicy::Never);
+    assert_eq!(options.sandbox, Sandbox::Chroot);
+    assert!(options.xattr);
+    let options = serve(&[
+        "--fd=3",
+        "-osource=/a",
+        "-o",
+        "cache=always,xattr,no_xattr,loglevel=err",
+        "-f",
+    ]);
+    assert_eq!(options.cache, CachePolicy::Always);
+    assert_eq!(options.log_level, LevelFilter::Error);
+    assert!(!options.xattr);
+    assert_eq!(
+        serve(&["--fd=3", "-osource=a", "-d"]).log_level,
+        LevelFilter::Debug
+    );
+}
+
+#[test]
+fn capabilities_need_nothing_else() {
+    let args = ["pfs-virtiofsd", "--print-capabilities"].map(OsString::from);
+    assert_eq!(parse(args).unwrap(), Action::PrintCapabilities);
+    let shown: serde_json::Value = serde_json::from_str(CAPABILITIES).unwrap();
+    assert_eq!(shown["type"], "fs");
+    assert_eq!(shown["features"], serde_json::json!(["separate-options"]));
+}
+
+#[test]
+fn what_we_do_not_have_is_refused_by_name() {
+    let base = ["--fd=3", "--shared-dir=/v"];
+    for (option, words) in [
+        ("--posix-acl", &["--posix-acl is not supported", "ACL"][..]),
+        ("--uid-map=:0:1:1:", &["--uid-map is not supported"]),
+        ("--writeback", &["--writeback is not supported"]),
+        ("--seccomp=kill", &["--seccomp is not supported", "none"]),
+        (
+            "--inode-file-handles=never",
+            &["--inode-file-handles", "prefer"],
+        ),
+        (
+            "--migration-mode=find-paths",
+            &["--migration-mode", "migration"],
+        ),
+        ("--allow-direct-io", &["--allow-direct-io is not supported"]),
+        ("--no-such-option", &["--no-such-option"]),
+        ("--cache=sometimes", &["--cache", "sometimes", "never"]),
+        ("--sandbox=moat", &["--sandbox", "moat", "chroot"]),
+        ("--log-level=loud", &["--log-level", "loud"]),
+        ("-oflock", &["\"-o flock\" is not supported", "locks"]),
+        ("-oposix_lock", &["\"-o posix_lock\" is not supported"]),
+        (
+            "-oxattrmap=:map::user.:",
+            &["\"-o xattrmap\" is not supported"],
+        ),
+        ("-ocache=warm", &["-o cache=warm", "never"]),
+        ("-oallow_root", &["\"-o allow_root\" is not an option"]),
+    ] {
+        refused(&[base[0], base[1], option], words);
+    }
+}
+
+#[test]
+fn incomplete_or_contradictory_command_lines_are_refused() {
+    refused(&["--fd=3"], &["--shared-dir"]);
+    refused(&["--shared-dir=/v"], &["--socket-path", "--fd"]);
+    refused(
+        &["--shared-dir=/v", "--fd=3", "--socket-path=s"],
+        &["--fd", "--socket-path"],
+    );
+    refused(
+        &["--shared-dir=/v", "--fd=3", "--socket-group=g"],
+        &["--socket-path"],
+    );
+    refused(&["--shared-dir=/v", "--fd=x"], &["--fd", "x"]);
+}
+
+#[test]
+fn what_is_so_anyway_is_accepted() {
+    serve(&[
+        "--fd=3",
+        "--shared-dir=/v",
+        "--seccomp=none",
+        "--inode-file-handles=prefer",
+        "--killpriv-v2",
+        "--no-announce-submounts",
+        "-o",
+        "no_writeback,readdirplus,no_posix_acl",
+    ]);
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    Args::command().debug_assert();
+}
