@@ -45,7 +45,12 @@ struct Args {
     socket_path: Option<PathBuf>,
 
     /// Group that may connect to the socket, by name or number
-    #[arg(long, value_name = "GROUP", requires = "socket_path")]
+    #[arg(
+        long,
+        value_name = "GROUP",
+        requires = "socket_path",
+        conflicts_with = "fd"
+    )]
     socket_group: Option<String>,
 
     /// Listen on this inherited socket
@@ -54,8 +59,8 @@ struct Args {
 
     /// Mount tag, for VMMs that ask the device for it
     ///
-    /// QEMU does not: there it is the device's property "tag". QEMU 7.1 to 8.0 crash when a
-    /// device has one to tell, so with those leave this out.
+    /// QEMU does not: there it is the device's property "tag", and QEMU before 8.1 warns of a
+    /// device that has one to tell.
     #[arg(long)]
     tag: Option<String>,
 

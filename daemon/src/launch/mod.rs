@@ -109,6 +109,7 @@ pub fn serve(options: &Options) -> Result<(), Error> {
             inflight: opened.inflight,
         },
     )?;
+    log::info!("waiting for a VMM to connect");
     match control.run(&device, opened.listener)? {
         Served::Disconnected => log::info!("the VMM has disconnected"),
         Served::ShutDown => log::info!("all queues are stopped"),

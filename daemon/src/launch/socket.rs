@@ -46,7 +46,8 @@ pub enum Error {
 /// A socket that was made. On drop it is removed, with the lock beside it.
 pub(super) struct Made {
     dir: OwnedFd,
-    name: OsString,
+    /// `None` until it is there: what was there before is never ours to remove.
+    name: Option<OsString>,
     lock_name: OsString,
     /// Held until the end of the process.
     _lock: File,
@@ -54,7 +55,7 @@ pub(super) struct Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for name in [&self.name, &self.lock_name] {
+        for name in self.name.iter().chain([&self.lock_name]) {
             if let Err(errno) = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 log::warn!("cannot remove {}: {errno}", name.display());
             }
@@ -93,14 +94,14 @@ pub(super) fn make(
     let mut lock_name = name.clone();
     lock_name.push(".pid");
     let lock = take_lock(&dir, &lock_name, path)?;
-    // From here on, a failure removes what is there.
-    let made = Made {
+    // From here on, a failure removes what was made.
+    let mut made = Made {
         dir: sandbox.confine(&dir)?,
-        name,
+        name: None,
         lock_name,
         _lock: lock,
     };
-    remove_stale(&dir, &made.name, path)?;
+    remove_stale(&dir, &name, path)?;
 
     let address = SocketAddrUnix::new(path).map_err(|errno| match errno {
         Errno::NAMETOOLONG => Error::TooLong { path: path.into() },
@@ -118,8 +119,9 @@ pub(super) fn make(
     let bound = rustix::net::bind(&listener, &address);
     rustix::process::umask(umask);
     bound.map_err(io("make socket"))?;
+    let name = &*made.name.insert(name);
     if group.is_some() {
-        rustix::fs::chownat(&dir, &made.name, None, group, AtFlags::SYMLINK_NOFOLLOW)
+        rustix::fs::chownat(&dir, name, None, group, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(io("give its group to socket"))?;
     }
     rustix::net::listen(&listener, BACKLOG).map_err(io("listen on socket"))?;

@@ -24,19 +24,24 @@ pub struct Args {
 
 /// Runs the command.
 pub fn get(args: &Args) -> Result<(), Failure> {
+    // An engine may change its thread's working directory.
+    let to = match args.to.as_deref() {
+        Some(to) if !files::is_stream(Some(to)) => Some(std::path::absolute(to)?),
+        _ => None,
+    };
     // The new file gets the user's umask, which the engine sets to 0 for its own.
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     let mut client = open::client(&args.volume)?;
     rustix::process::umask(umask);
     let node = client.lookup_path(&args.path)?;
     interrupt::prepare();
-    match args.to.as_deref() {
-        Some(to) if !files::is_stream(Some(to)) => {
+    match &to {
+        Some(to) => {
             let mut file = files::NewFile::begin(to, node.attr.mode & 0o777)?;
             transfer(&mut client, &node, &args.path, &mut file)?;
             file.finish()?;
         }
-        _ => {
+        None => {
             let mut out = std::io::stdout().lock();
             transfer(&mut client, &node, &args.path, &mut out)?;
             out.flush()?;
