@@ -57,7 +57,7 @@ impl Drop for Made {
     fn drop(&mut self) {
         for name in self.name.iter().chain([&self.lock_name]) {
             if let Err(errno) = rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
-                log::warn!("cannot remove {}: {errno}", name.display());
+                log::warn!("cannot remove {}: {errno}", name.to_string_lossy());
             }
         }
     }

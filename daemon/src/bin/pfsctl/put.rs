@@ -37,32 +37,51 @@ pub fn put(args: &Args) -> Result<(), Failure> {
     // Before the engine sets the umask to 0.
     let umask = rustix::process::umask(Mode::empty());
     rustix::process::umask(umask);
-    let (mut source, mode, bytes) = source(from, 0o666 & !umask.as_raw_mode())?;
+    let mut source = Source::open(from, 0o666 & !umask.as_raw_mode())?;
     let mut client = open::client(&args.volume)?;
     if let (true, Some(parent)) = (args.parents, args.path.parent()) {
         client.mkdir_all(parent)?;
     }
     interrupt::prepare();
-    let bar = files::bar(bytes);
-    let mut source = bar.wrap_read(Interruptible(&mut source));
-    client.put(&args.path, mode, &mut source)?;
+    let bar = files::bar(source.bytes);
+    let mut data = bar.wrap_read(Interruptible(&mut source.data));
+    client.put(&args.path, source.mode, &mut data)?;
     bar.finish_and_clear();
     Ok(())
 }
 
-/// What to read, the permissions that the file gets, and how many bytes to expect.
-fn source(from: Option<&Path>, mode: u32) -> Result<(Box<dyn Read>, u32, Option<u64>), Failure> {
-    let Some(path) = from else {
-        return Ok((Box::new(std::io::stdin().lock()), mode, None));
-    };
-    let file = File::open(path).map_err(files::about("open", path))?;
-    let found = file.metadata().map_err(files::about("look at", path))?;
-    if found.is_dir() {
-        return Err(format!("{} is a directory", path.display()).into());
+/// What to put.
+struct Source {
+    data: Box<dyn Read>,
+    /// Permissions that the file gets.
+    mode: u32,
+    /// Bytes to expect, where that is known.
+    bytes: Option<u64>,
+}
+
+impl Source {
+    /// The local file `from`, or standard input. What has no permissions to give gets `mode`.
+    fn open(from: Option<&Path>, mode: u32) -> Result<Source, Failure> {
+        let Some(path) = from else {
+            return Ok(Source {
+                data: Box::new(std::io::stdin().lock()),
+                mode,
+                bytes: None,
+            });
+        };
+        let file = File::open(path).map_err(files::about("open", path))?;
+        let found = file.metadata().map_err(files::about("look at", path))?;
+        if found.is_dir() {
+            return Err(format!("{} is a directory", path.display()).into());
+        }
+        let (mode, bytes) = match found.is_file() {
+            true => (found.permissions().mode() & 0o777, Some(found.len())),
+            false => (mode, None),
+        };
+        Ok(Source {
+            data: Box::new(file),
+            mode,
+            bytes,
+        })
     }
-    let (mode, bytes) = match found.is_file() {
-        true => (found.permissions().mode() & 0o777, Some(found.len())),
-        false => (mode, None),
-    };
-    Ok((Box::new(file), mode, bytes))
 }
