@@ -81,7 +81,7 @@ say "creating a volume of $TARGETS targets"
 start_daemon() {
     # --pdeathsig: also when this script is killed, no daemon stays behind.
     setpriv --pdeathsig TERM "$BIN/pfs-virtiofsd" --socket-path "$SOCKET" --shared-dir "$VOLUME" \
-        --tag "$TAG" </dev/null >>"$DIR/daemon.log" 2>&1 8<&- &
+        </dev/null >>"$DIR/daemon.log" 2>&1 8<&- &
     DAEMON_PID=$!
     wait_for 10 "the daemon's socket $SOCKET" daemon_listens || die "the daemon did not come up"
 }
@@ -137,7 +137,7 @@ print_results() {
     cat <<BY_HAND
 
 By hand. The daemon, once for each guest:
-  $BIN/pfs-virtiofsd --socket-path $SOCKET --shared-dir $VOLUME --tag $TAG
+  $BIN/pfs-virtiofsd --socket-path $SOCKET --shared-dir $VOLUME
 
 QEMU, this guest ("run-vm.sh --share $SOCKET,tag=$TAG --shell" does the same):
 $("$HERE/run-vm.sh" --share "$SOCKET,tag=$TAG" --print | sed 's/^/  /')

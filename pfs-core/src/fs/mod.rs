@@ -24,6 +24,9 @@
 //! *Permission* to do a thing is the requester's kernel's to check (virtiofs mounts are
 //! `default_permissions`); the engine applies [`Caller`] as the owner of what it creates.
 //!
+//! *A thread that calls an engine has no use for its working directory*, which an engine may
+//! move; relative paths are to be made absolute before.
+//!
 //! Errors are Linux errnos, as the system call of the same name would return them.
 
 pub mod dir;

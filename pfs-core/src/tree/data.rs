@@ -91,9 +91,9 @@ pub trait FileData: Send + Sync + 'static {
     /// Removes what is left of a file that lost a name, if that was its last.
     fn purge(&self, _victim: Self::Victim) {}
 
-    /// Whether `name` is the engine's own, hidden from requesters.
-    fn hides_xattr(&self, _name: &XattrName) -> bool {
-        false
+    /// Whether `name` is the volume's own, hidden from requesters.
+    fn hides_xattr(&self, name: &XattrName) -> bool {
+        name.as_c_str().to_bytes().starts_with(b"user.pfs.")
     }
 
     /// Size and use.

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rustix::fs::{openat, Mode, OFlags};
 
-use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
+use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs};
 use crate::io::{Fd, Io};
 use crate::layout::Layout;
 use crate::tree::proc::ProcFd;
@@ -218,10 +218,6 @@ impl FileData for Striped {
 
     fn purge(&self, victim: OwnedFd) {
         inode::purge_if_last(&self.shared, &victim);
-    }
-
-    fn hides_xattr(&self, name: &XattrName) -> bool {
-        name.as_c_str().to_bytes().starts_with(b"user.pfs.")
     }
 
     fn statfs(&self, tree: &Tree, inode: &Inode) -> Result<StatFs> {

@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{openat, statat, unlinkat, AtFlags, Mode, OFlags};
+use rustix::fs::{openat2, statat, unlinkat, AtFlags, Mode, OFlags, ResolveFlags};
 
 use super::record::Record;
 use super::DAMAGED;
 use crate::fs::{Errno, Result, StatFs};
 use crate::io::Fd;
+
+/// A target's names lead nowhere else, whoever planted what in it.
+const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// The `objects` directories of a volume's targets, by index.
 pub(super) struct Targets(Vec<OwnedFd>);
@@ -41,11 +44,12 @@ impl Targets {
             flags |= OFlags::CREATE;
         }
         let mode = Mode::RUSR | Mode::WUSR;
-        match openat(
+        match openat2(
             self.target(record, column)?,
             path(record).as_str(),
             flags,
             mode,
+            WITHIN,
         ) {
             Ok(fd) => Ok(Some(Arc::new(fd))),
             Err(Errno::NOENT) if !make => Ok(None),
@@ -58,16 +62,21 @@ impl Targets {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = path(record);
         let dir = path.split_once('/').map_or(".", |(dir, _)| dir);
-        openat(self.target(record, column)?, dir, flags, Mode::empty()).map(Arc::new)
+        openat2(
+            self.target(record, column)?,
+            dir,
+            flags,
+            Mode::empty(),
+            WITHIN,
+        )
+        .map(Arc::new)
     }
 
     /// Deletes an object, if it is there.
     pub fn delete(&self, record: &Record, column: u32) -> Result<()> {
-        match unlinkat(
-            self.target(record, column)?,
-            path(record).as_str(),
-            AtFlags::empty(),
-        ) {
+        let path = path(record);
+        let name = path.split_once('/').map_or("", |(_, name)| name);
+        match unlinkat(self.open_dir(record, column)?, name, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
             result => result,
         }
