@@ -1,0 +1,265 @@
+//! What a test of the ring driver stands on: a volume, daemons that serve it, sessions with them.
+//!
+//! Everything here panics where it cannot do what it is for: in a test, that is the failure.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rustix::fs::MemfdFlags;
+use tempfile::TempDir;
+
+use crate::binaries;
+use crate::ring::fuse::{Client, Session, SessionConfig};
+use crate::ring::process::{Daemon, DaemonCommand};
+
+/// Bytes on one target before the next one's turn, in [`Volume::striped`].
+pub const STRIPE_UNIT: usize = 64 << 10;
+/// Targets of [`Volume::striped`].
+pub const TARGETS: usize = 4;
+/// Bytes at the start of a file that stay with its metadata, in [`Volume::striped`].
+pub const MDT_SIZE: usize = 64 << 10;
+
+/// Numbers under which a daemon inherits its [`Heritage`].
+const STATE_FD: i32 = 100;
+const INFLIGHT_FD: i32 = 101;
+
+/// A volume in a folder of its own, which goes with it.
+#[derive(Debug)]
+pub struct Volume {
+    dir: TempDir,
+    path: PathBuf,
+    striped: bool,
+    daemons: Cell<u32>,
+}
+
+impl Volume {
+    /// A striped volume on [`TARGETS`] targets.
+    pub fn striped() -> Volume {
+        let volume = Volume::in_new_folder(true);
+        let path = volume.path.to_str().expect("temporary folders are UTF-8");
+        let (targets, unit) = (TARGETS.to_string(), STRIPE_UNIT.to_string());
+        let mdt = MDT_SIZE.to_string();
+        let create = ["volume", "create", path, "--targets", &targets];
+        pfsctl(&[&create[..], &["--stripe-unit", &unit, "--mdt-size", &mdt]].concat());
+        volume
+    }
+
+    /// A plain directory.
+    pub fn posix() -> Volume {
+        let volume = Volume::in_new_folder(false);
+        fs::create_dir(&volume.path).expect("a folder in a new one");
+        volume
+    }
+
+    fn in_new_folder(striped: bool) -> Volume {
+        let dir = tempfile::Builder::new().prefix("pfs-ring-").tempdir();
+        let dir = dir.expect("a temporary folder");
+        Volume {
+            path: dir.path().join("volume"),
+            dir,
+            striped,
+            daemons: Cell::new(0),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it has targets.
+    pub fn is_striped(&self) -> bool {
+        self.striped
+    }
+
+    /// A daemon for this volume that is not started yet, with xattrs and without caching.
+    pub fn daemon(&self) -> DaemonCommand {
+        self.daemon_with(&["--xattr", "--cache", "never"])
+    }
+
+    /// A daemon for this volume with other options.
+    pub fn daemon_with(&self, options: &[&str]) -> DaemonCommand {
+        let number = self.daemons.get();
+        self.daemons.set(number + 1);
+        let socket = self.dir.path().join(format!("daemon-{number}.sock"));
+        let args: [OsString; 6] = [
+            "--socket-path".into(),
+            socket.clone().into(),
+            "--shared-dir".into(),
+            self.path.clone().into(),
+            "--sandbox".into(),
+            "none".into(),
+        ];
+        let program = binaries::pfs_virtiofsd().expect("the daemon's binary");
+        DaemonCommand::new(program, socket).args(args).args(options)
+    }
+
+    /// A daemon and a session with it.
+    pub fn mount(&self) -> Mount {
+        self.mount_with(&SessionConfig::default())
+    }
+
+    /// A daemon and a session of another shape with it.
+    pub fn mount_with(&self, config: &SessionConfig) -> Mount {
+        Mount::start(self.daemon(), config)
+    }
+
+    /// The bytes of a file as the host reads them: through `pfsctl get`.
+    pub fn get(&self, path: &str) -> Vec<u8> {
+        let volume = self.path.to_str().expect("temporary folders are UTF-8");
+        pfsctl(&["get", volume, path]).stdout
+    }
+
+    /// Length of every object, target by target.
+    pub fn objects(&self) -> Vec<Vec<u64>> {
+        assert!(self.striped, "a plain directory has no objects");
+        let target = |index: usize| self.path.join(format!("targets/{index}/objects"));
+        (0..TARGETS).map(|index| lengths(&target(index))).collect()
+    }
+}
+
+/// Lengths of all files below a folder.
+fn lengths(folder: &Path) -> Vec<u64> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.expect("a directory entry");
+        match entry.metadata().expect("its attributes") {
+            meta if meta.is_dir() => found.extend(lengths(&entry.path())),
+            meta => found.push(meta.len()),
+        }
+    }
+    found
+}
+
+/// Runs `pfsctl`, which must succeed.
+pub fn pfsctl(args: &[&str]) -> Output {
+    let program = binaries::pfsctl().expect("pfsctl's binary");
+    let output = Command::new(program).args(args).output().expect("pfsctl");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "pfsctl {args:?}: {stderr}");
+    output
+}
+
+/// What a daemon leaves to the next: the session's records and the log of requests in flight.
+#[derive(Debug)]
+pub struct Heritage {
+    state: OwnedFd,
+    inflight: OwnedFd,
+}
+
+impl Heritage {
+    /// Nothing yet: the first daemon fills it.
+    #[allow(clippy::new_without_default)] // It makes memfds.
+    pub fn new() -> Heritage {
+        let memfd = |name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).expect("a memfd");
+        Heritage {
+            state: memfd("state"),
+            inflight: memfd("inflight"),
+        }
+    }
+
+    /// Gives it to a daemon.
+    pub fn pass_to(&self, daemon: DaemonCommand) -> DaemonCommand {
+        let (state, inflight) = (STATE_FD.to_string(), INFLIGHT_FD.to_string());
+        daemon
+            .args(["--state-fd", &state, "--inflight-fd", &inflight])
+            .inherit_fd(self.state.as_fd(), STATE_FD)
+            .and_then(|daemon| daemon.inherit_fd(self.inflight.as_fd(), INFLIGHT_FD))
+            .expect("memfds to pass on")
+    }
+}
+
+/// A running daemon and a session with it.
+pub struct Mount {
+    // First: a session must not outlive its daemon's memory of a failing test.
+    /// The session.
+    pub session: Session,
+    /// The daemon. Dropped, it is killed.
+    pub daemon: Daemon,
+}
+
+impl Mount {
+    /// Starts a daemon and connects to it.
+    pub fn start(daemon: DaemonCommand, config: &SessionConfig) -> Mount {
+        let mut daemon = daemon.spawn().unwrap_or_else(|e| panic!("{e}"));
+        let stream = daemon
+            .connect()
+            .expect("the connection made while starting");
+        let session = Session::connect(stream, config)
+            .unwrap_or_else(|e| panic!("no session: {e:?}; its log:\n{}", daemon.log()));
+        Mount { session, daemon }
+    }
+
+    /// The client of the first request queue.
+    pub fn fs(&mut self) -> &mut Client {
+        self.session.fs()
+    }
+
+    /// Lets another daemon go on with the session and what is in flight, as a keeper does. The
+    /// daemon before is dead, and left its [`Heritage`].
+    pub fn resume_with(&mut self, daemon: DaemonCommand) {
+        self.daemon = daemon.spawn().unwrap_or_else(|e| panic!("{e}"));
+        let stream = self
+            .daemon
+            .connect()
+            .expect("the connection made while starting");
+        let bases = self.session.device.used_indices();
+        let resumed = self.session.device.reattach(stream, &bases);
+        resumed.unwrap_or_else(|e| panic!("{e:?}; its log:\n{}", self.daemon.log()));
+    }
+
+    /// Descriptors that the daemon has open.
+    pub fn open_fds(&self) -> usize {
+        let dir = format!("/proc/{}/fd", self.daemon.pid());
+        fs::read_dir(dir).expect("the daemon lives").count()
+    }
+
+    /// Private memory that the daemon has in use, in KiB.
+    pub fn anonymous_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.daemon.pid());
+        let status = fs::read_to_string(path).expect("the daemon lives");
+        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
+        let number = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
+        number.expect("RssAnon in /proc/PID/status")
+    }
+}
+
+/// Numbers that look random, and are the same for the same seed (SplitMix64).
+#[derive(Debug, Clone)]
+pub struct Noise(u64);
+
+impl Noise {
+    /// Begins with a seed.
+    pub fn new(seed: u64) -> Noise {
+        Noise(seed)
+    }
+
+    /// A number.
+    pub fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.number() % end
+    }
+
+    /// Bytes, none of them 0: so that a hole is never taken for data.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend((self.number() | 0x0101_0101_0101_0101).to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+}

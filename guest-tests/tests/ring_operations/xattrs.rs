@@ -1,0 +1,161 @@
+//! Extended attributes.
+
+use guest_tests::fixture::{Mount, Volume};
+use guest_tests::ring::fuse::abi::ROOT_ID;
+use guest_tests::ring::fuse::{ops, Client, Errno};
+
+on_both_kinds_of_volume! {
+    set_get_list_remove,
+    sizes,
+    on_every_kind_of_node,
+    the_volumes_own_are_hidden,
+    without_the_option_there_are_none,
+}
+
+fn names(fs: &mut Client, node: u64) -> Vec<Vec<u8>> {
+    let list = fs.listxattr(node).unwrap();
+    let mut names: Vec<_> = list
+        .split_inclusive(|b| *b == 0)
+        .map(<[u8]>::to_vec)
+        .collect();
+    names.sort();
+    names
+}
+
+fn set_get_list_remove(mount: &mut Mount, _: &Volume) {
+    let fs = mount.fs();
+    let node = fs
+        .create(ROOT_ID, "f", 0o600, libc::O_RDWR)
+        .unwrap()
+        .0
+        .nodeid;
+    assert_eq!(fs.listxattr(node).unwrap(), b"");
+    fs.setxattr(node, "user.a", b"value", 0).unwrap();
+    fs.setxattr(node, "user.b", b"", libc::XATTR_CREATE)
+        .unwrap();
+    let again = fs.setxattr(node, "user.a", b"v", libc::XATTR_CREATE);
+    assert_eq!(again.unwrap_err(), Errno::EXIST);
+    let missing = fs.setxattr(node, "user.c", b"v", libc::XATTR_REPLACE);
+    assert_eq!(missing.unwrap_err(), Errno::NODATA);
+    fs.setxattr(node, "user.a", b"longer value", libc::XATTR_REPLACE)
+        .unwrap();
+    assert_eq!(fs.getxattr(node, "user.a").unwrap(), b"longer value");
+    assert_eq!(fs.getxattr(node, "user.b").unwrap(), b"");
+    assert_eq!(names(fs, node), [b"user.a\0", b"user.b\0"]);
+    fs.removexattr(node, "user.a").unwrap();
+    assert_eq!(fs.removexattr(node, "user.a").unwrap_err(), Errno::NODATA);
+    assert_eq!(fs.getxattr(node, "user.a").unwrap_err(), Errno::NODATA);
+    assert_eq!(names(fs, node), [b"user.b\0"]);
+    let odd = fs.setxattr(node, "user.x", b"", 99);
+    assert_eq!(odd.unwrap_err(), Errno::INVAL);
+}
+
+fn sizes(mount: &mut Mount, _: &Volume) {
+    let fs = mount.fs();
+    let node = fs
+        .create(ROOT_ID, "f", 0o600, libc::O_RDWR)
+        .unwrap()
+        .0
+        .nodeid;
+    for len in [0, 1, 255, 256, 257, 3000] {
+        let value = vec![b'v'; len];
+        fs.setxattr(node, "user.a", &value, 0).unwrap();
+        assert_eq!(fs.getxattr_size(node, "user.a").unwrap() as usize, len);
+        assert_eq!(fs.getxattr(node, "user.a").unwrap(), value);
+        if len > 1 {
+            let short = fs.call(&ops::getxattr(node, b"user.a", len as u32 - 1));
+            assert_eq!(short.unwrap_err(), Errno::RANGE);
+            let exact = fs.call(&ops::getxattr(node, b"user.a", len as u32));
+            assert_eq!(exact.unwrap(), value);
+        }
+    }
+    assert_eq!(fs.listxattr_size(node).unwrap(), 7);
+    assert_eq!(fs.call(&ops::listxattr(node, 6)).unwrap_err(), Errno::RANGE);
+    assert_eq!(fs.call(&ops::listxattr(node, 7)).unwrap(), b"user.a\0");
+    // As Linux bounds them: a value has 64 KiB at most, a name 255 bytes.
+    let large = vec![b'v'; (64 << 10) + 1];
+    let result = fs.setxattr(node, "user.b", &large, 0);
+    assert_eq!(result.unwrap_err(), Errno::TOOBIG);
+    let name = "user.".to_owned() + &"n".repeat(251);
+    assert_eq!(fs.setxattr(node, &name, b"v", 0).unwrap_err(), Errno::RANGE);
+    fs.setxattr(node, &name[..255], b"v", 0).unwrap();
+    assert_eq!(fs.getxattr(node, &name[..255]).unwrap(), b"v");
+    let none = fs.setxattr(node, "nonamespace", b"v", 0);
+    assert_eq!(none.unwrap_err(), Errno::OPNOTSUPP);
+}
+
+fn on_every_kind_of_node(mount: &mut Mount, _: &Volume) {
+    let fs = mount.fs();
+    let dir = fs.mkdir(ROOT_ID, "d", 0o755).unwrap().nodeid;
+    for node in [ROOT_ID, dir] {
+        fs.setxattr(node, "user.a", b"dir", 0).unwrap();
+        assert_eq!(fs.getxattr(node, "user.a").unwrap(), b"dir");
+    }
+    let (file, _) = fs.create(dir, "f", 0o600, libc::O_RDWR).unwrap();
+    fs.unlink(dir, "f").unwrap();
+    fs.setxattr(file.nodeid, "user.a", b"no name", 0).unwrap();
+    assert_eq!(fs.getxattr(file.nodeid, "user.a").unwrap(), b"no name");
+    // Linux has none of the user's on these: no request may reach what a link names.
+    let link = fs.symlink(dir, "s", "../d").unwrap().nodeid;
+    let fifo = fs.mknod(dir, "p", libc::S_IFIFO | 0o600, 0).unwrap().nodeid;
+    for node in [link, fifo] {
+        assert_eq!(
+            fs.setxattr(node, "user.a", b"x", 0).unwrap_err(),
+            Errno::PERM
+        );
+        assert_eq!(fs.listxattr(node).unwrap(), b"");
+    }
+    assert_eq!(fs.getxattr(dir, "user.a").unwrap(), b"dir");
+}
+
+fn the_volumes_own_are_hidden(mount: &mut Mount, volume: &Volume) {
+    let fs = mount.fs();
+    let (file, handle) = fs.create(ROOT_ID, "f", 0o600, libc::O_RDWR).unwrap();
+    // With data on the targets, a striped file has its record in one.
+    fs.write(handle, 1 << 20, b"far").unwrap();
+    let node = file.nodeid;
+    fs.setxattr(node, "user.mine", b"1", 0).unwrap();
+    if volume.is_striped() {
+        let inode = volume.path().join("meta/f");
+        let mut value = [0_u8; 256];
+        rustix::fs::getxattr(inode, "user.pfs.file", &mut value[..]).unwrap();
+        for name in ["user.pfs.file", "user.pfs.", "user.pfs.other"] {
+            assert_eq!(
+                fs.getxattr(node, name).unwrap_err(),
+                Errno::NODATA,
+                "{name}"
+            );
+            assert_eq!(
+                fs.getxattr_size(node, name).unwrap_err(),
+                Errno::NODATA,
+                "{name}"
+            );
+            assert_eq!(
+                fs.setxattr(node, name, b"1 x", 0).unwrap_err(),
+                Errno::PERM,
+                "{name}"
+            );
+            assert_eq!(
+                fs.removexattr(node, name).unwrap_err(),
+                Errno::NODATA,
+                "{name}"
+            );
+        }
+    }
+    assert_eq!(names(fs, node), [b"user.mine\0"]);
+    assert_eq!(fs.listxattr_size(node).unwrap(), 10);
+    assert_eq!(fs.read(handle, 1 << 20, 10).unwrap(), b"far");
+}
+
+fn without_the_option_there_are_none(mount: &mut Mount, volume: &Volume) {
+    mount.fs().setxattr(ROOT_ID, "user.a", b"1", 0).unwrap();
+    let mut without = Mount::start(volume.daemon_with(&[]), &Default::default());
+    let fs = without.fs();
+    assert_eq!(fs.getxattr(ROOT_ID, "user.a").unwrap_err(), Errno::NOSYS);
+    assert_eq!(
+        fs.setxattr(ROOT_ID, "user.b", b"1", 0).unwrap_err(),
+        Errno::NOSYS
+    );
+    assert_eq!(fs.listxattr(ROOT_ID).unwrap_err(), Errno::NOSYS);
+    assert_eq!(fs.removexattr(ROOT_ID, "user.a").unwrap_err(), Errno::NOSYS);
+}
