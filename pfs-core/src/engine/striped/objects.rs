@@ -40,10 +40,12 @@ impl Targets {
     /// Opens an object; none where it has never been written and is not to be made.
     pub fn open(&self, record: &Record, column: u32, make: bool) -> Result<Option<Fd>> {
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        // openat2 refuses a mode for what is not made.
+        let mut mode = Mode::empty();
         if make {
             flags |= OFlags::CREATE;
+            mode = Mode::RUSR | Mode::WUSR;
         }
-        let mode = Mode::RUSR | Mode::WUSR;
         match openat2(
             self.target(record, column)?,
             path(record).as_str(),
