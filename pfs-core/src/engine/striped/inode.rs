@@ -1,7 +1,7 @@
 //! A striped file in use by this process.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{fallocate, fremovexattr, ftruncate, FallocateFlags, OFlags};
@@ -16,12 +16,15 @@ use crate::tree::proc::last_errno;
 /// The byte of an inode that guards lie on: beyond every file, so it never meets a guest's lock.
 const GUARD_BYTE: i64 = i64::MAX - 1;
 
+/// Blocks that only carry the size are freed after so many extensions, and at the last close.
+const FREE_EVERY: u32 = 256;
+
 /// What all open files of one inode share.
 pub(super) struct StripedInode {
     pub volume: Arc<Volume>,
     stripe: OnceLock<Stripe>,
-    /// Blocks may be allocated in the inode beyond `mdt_size`, by extending the size.
-    pub extended: AtomicBool,
+    /// How often the size was extended, each time with a block in the inode to carry it.
+    extended: AtomicU32,
 }
 
 /// The objects of a file that has striped bytes.
@@ -40,7 +43,7 @@ impl StripedInode {
         StripedInode {
             volume,
             stripe: OnceLock::new(),
-            extended: AtomicBool::new(false),
+            extended: AtomicU32::new(0),
         }
     }
 
@@ -119,14 +122,17 @@ impl StripedInode {
 
     /// Extends the size to at least `end`: never shrinks it, whatever others do meanwhile.
     pub fn extend(&self, meta: impl AsFd, end: u64) -> Result<()> {
-        self.extended.store(true, Ordering::Relaxed);
-        fallocate(meta, FallocateFlags::empty(), end - 1, 1)
+        fallocate(&meta, FallocateFlags::empty(), end - 1, 1)?;
+        // A long file written in one go must not fill the metadata target.
+        if self.extended.fetch_add(1, Ordering::Relaxed) % FREE_EVERY == FREE_EVERY - 1 {
+            free_size_blocks(meta, self.mdt_size_bytes());
+        }
+        Ok(())
     }
 
     /// Whether letting go of an open file removes nothing: it is not the last, or has a name.
     pub fn closes_at_once(&self) -> bool {
-        let extended = self.extended.load(Ordering::Relaxed);
-        !extended
+        self.extended.load(Ordering::Relaxed) == 0
             && self
                 .loaded()
                 .is_none_or(|stripe| !has_no_name(&stripe.guard))
@@ -150,23 +156,24 @@ impl Drop for StripedInode {
         let Some(stripe) = self.stripe.take() else {
             return;
         };
-        if *self.extended.get_mut() && !has_no_name(&stripe.guard) {
-            // Blocks that only carried the size: the data is in the objects. A failure leaves
-            // them, which harms nothing.
-            let from = stripe.record.mdt_size_bytes;
-            let end = size_fd(&stripe.guard)
-                .unwrap_or(0)
-                .next_multiple_of(64 << 10);
-            let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            if end > from {
-                let _ = fallocate(&stripe.guard, mode, from, end - from);
-            }
+        if *self.extended.get_mut() > 0 && !has_no_name(&stripe.guard) {
+            free_size_blocks(&stripe.guard, stripe.record.mdt_size_bytes);
         }
         // Let go of the shared lock before trying for the exclusive one, or two who let go at
         // once would each see the other.
         if has_no_name(&stripe.guard) && lock(&stripe.guard, libc::F_UNLCK, false).is_ok() {
             purge_if_last(&self.volume, &stripe.guard);
         }
+    }
+}
+
+/// Frees the inode's blocks beyond `mdt_size_bytes`: the data there is in the objects. A failure
+/// leaves them, which harms nothing.
+fn free_size_blocks(meta: impl AsFd, mdt_size_bytes: u64) {
+    let end = size_fd(&meta).unwrap_or(0).next_multiple_of(64 << 10);
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    if end > mdt_size_bytes {
+        let _ = fallocate(meta, mode, mdt_size_bytes, end - mdt_size_bytes);
     }
 }
 

@@ -206,7 +206,7 @@ impl FileData for Striped {
     fn victim(&self, tree: &Tree, parent: NodeId, name: &Name) -> Option<OwnedFd> {
         let parent = tree.inode(parent).ok()?;
         let stat = crate::tree::attrs::stat_name(&parent.fd, name).ok()?;
-        if stat.file_type() != libc::S_IFREG || stat.attr.nlink > 1 {
+        if stat.file_type() != libc::S_IFREG {
             return None;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -456,6 +456,22 @@ fn a_large_file_lies_in_equal_shares_and_goes_whole() {
 }
 
 #[test]
+fn a_file_being_written_does_not_fill_the_metadata_target() {
+    use std::os::unix::fs::MetadataExt;
+    let rig = Rig::new(1);
+    let mut mount = rig.mount();
+    let file = mount.create(c"long");
+    for index in 0..600 {
+        mount.write(file, index << 20, &[1]);
+    }
+    let blocks = rig.path().join("meta/long").metadata().unwrap().blocks();
+    assert!(
+        blocks * 512 < 300 * 4096 + MDT_SIZE,
+        "{blocks} blocks for a size"
+    );
+}
+
+#[test]
 fn a_small_file_never_touches_a_target() {
     let rig = Rig::new(2);
     let mut mount = rig.mount();
