@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-command -v cargo >/dev/null || die "no cargo in PATH; install Rust from https://rustup.rs"
+command -v cargo >/dev/null || die "no cargo in PATH; install Rust with rustup"
 # The toolchain's linker; the guest image's own needs are guest-image.sh's business.
 need_packages build-essential qemu-system-x86
 

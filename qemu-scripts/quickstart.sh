@@ -64,7 +64,7 @@ DIR=$(cd "$DIR" && pwd)
 VOLUME=$DIR/volume SOCKET=$DIR/daemon.sock TAG=pfs
 
 need_packages build-essential qemu-system-x86
-command -v cargo >/dev/null || die "no cargo in PATH; install Rust from https://rustup.rs"
+command -v cargo >/dev/null || die "no cargo in PATH; install Rust with rustup"
 
 say "building pfs-virtiofsd"
 cargo build --release --package pfs-virtiofsd --manifest-path "$HERE/../Cargo.toml"

@@ -4,6 +4,7 @@ use pfs_core::fs::{Answer, IntentLog, Ticket};
 use pfs_core::io::Io;
 
 use crate::chain::Chain;
+use crate::fuse::opcodes::{self, Replay};
 use crate::fuse::{Pending, Service, Submitted};
 
 /// Serves requests: [`Service`], or what a test puts in its place.
@@ -66,8 +67,6 @@ pub(super) struct Peek {
     pub(super) opcode: u32,
 }
 
-/// `FUSE_FORGET` and `FUSE_BATCH_FORGET` of `linux/fuse.h`.
-const FORGETS: [u32; 2] = [2, 42];
 /// Bytes of `fuse_out_header`.
 const OUT_HEADER_BYTES: u32 = 16;
 
@@ -85,7 +84,7 @@ impl Peek {
 
     /// Whether doing it twice is worse than not doing it; it has no reply.
     pub(super) fn is_forget(&self) -> bool {
-        FORGETS.contains(&self.opcode)
+        opcodes::find(self.opcode).is_some_and(|op| op.replay == Replay::AtMostOnce)
     }
 
     /// Answers `EIO` for a request that nobody should execute; answers the reply's length.

@@ -11,11 +11,25 @@ use rustix::time::{clock_gettime, ClockId};
 use super::File;
 use crate::fs::{Errno, Reply, Result, Slices};
 use crate::io::{Io, Then};
+use crate::layout::Layout;
 use crate::striper::Range;
 use crate::tree::attrs::size_fd;
 
 /// Names the part of a join that is in the inode; objects have their own numbers.
 const INODE_PART: u64 = u64::MAX;
+
+/// How many bytes of a request are in the inode, and the range of the objects that the rest is.
+fn split(mdt_size: u64, layout: Layout, offset: u64, buf: Slices) -> (u64, Range) {
+    let in_inode = mdt_size.saturating_sub(offset).min(buf.len());
+    let range = Range {
+        layout,
+        offset: offset + in_inode,
+        len: buf.len() - in_inode,
+        at: in_inode,
+        buf,
+    };
+    (in_inode, range)
+}
 
 /// Reads into `buf`.
 pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, reply: Reply<u32>) {
@@ -34,14 +48,7 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
     };
     // A file without striped bytes is a hole from here on; its layout does not matter.
     let layout = stripe.map_or(file.inode.volume.layout, |stripe| stripe.record.layout);
-    let in_inode = mdt_size.saturating_sub(offset).min(buf.len());
-    let range = Range {
-        layout,
-        offset: offset + in_inode,
-        len: buf.len() - in_inode,
-        at: in_inode,
-        buf,
-    };
+    let (in_inode, range) = split(mdt_size, layout, offset, buf);
 
     let this = file.clone();
     let join = io.join(Box::new(move |_, result| {
@@ -102,15 +109,7 @@ pub(super) fn write(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, rep
     if let Err(errno) = extended {
         return reply.err(errno);
     }
-    let in_inode = mdt_size.saturating_sub(offset).min(buf.len());
-    let layout = stripe.record.layout;
-    let range = Range {
-        layout,
-        offset: offset + in_inode,
-        len: buf.len() - in_inode,
-        at: in_inode,
-        buf,
-    };
+    let (in_inode, range) = split(mdt_size, stripe.record.layout, offset, buf);
 
     let len = buf.len() as u32;
     let join = io.join(Box::new(move |_, result| reply.send(result.map(|_| len))));
