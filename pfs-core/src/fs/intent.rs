@@ -8,9 +8,10 @@
 /// What a request found before it executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// The name was not there: on replay, `EEXIST` means that it is ours.
+    /// The name, or the attribute, was not there: on replay, `EEXIST` means that it is ours.
     NameAbsent,
-    /// The name was this inode: on replay, `ENOENT` or another inode means that it is done.
+    /// The name was this inode: on replay, `ENOENT` or another inode means that it is done. Or
+    /// this inode had the attribute: on replay, `ENODATA` means that it is done.
     Victim { ino: u64 },
     /// The source of a rename was this inode: on replay, one that is gone means that it is done.
     Source { ino: u64 },

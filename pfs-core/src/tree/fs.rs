@@ -487,7 +487,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 
     fn setxattr(
         &self,
-        _: &mut Req<'_>,
+        req: &mut Req<'_>,
         node: NodeId,
         name: &XattrName,
         value: &[u8],
@@ -496,7 +496,11 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     ) {
         attempt!(reply, self.0.visible_xattr(name, Errno::PERM));
         let inode = attempt!(reply, self.0.tree.inode(node));
-        reply.send(self.0.tree.set_xattr(&inode, name, value, flags));
+        let set = self
+            .0
+            .tree
+            .set_xattr(req.intent, &inode, name, value, flags);
+        reply.send(set);
     }
 
     fn getxattr(&self, _: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<Vec<u8>>) {
@@ -509,10 +513,10 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         reply.send(self.0.listxattr(node));
     }
 
-    fn removexattr(&self, _: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<()>) {
+    fn removexattr(&self, req: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<()>) {
         attempt!(reply, self.0.visible_xattr(name, Errno::NODATA));
         let inode = attempt!(reply, self.0.tree.inode(node));
-        reply.send(self.0.tree.remove_xattr(&inode, name));
+        reply.send(self.0.tree.remove_xattr(req.intent, &inode, name));
     }
 
     fn statfs(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<StatFs>) {

@@ -3,22 +3,36 @@
 use rustix::fs::{getxattr, listxattr, removexattr, setxattr, XattrFlags};
 
 use super::{Inode, Tree};
-use crate::fs::{Errno, Result, XattrName, XATTR_SIZE_MAX};
+use crate::fs::{Errno, Intent, IntentLog, Result, XattrName, XATTR_SIZE_MAX};
 
 /// Largest list of names that Linux hands out, in bytes (`XATTR_LIST_MAX`).
 const XATTR_LIST_MAX: usize = 65536;
 
 impl Tree {
-    /// Sets an attribute; `flags` as in `setxattr(2)`.
+    /// Sets an attribute; `flags` as in `setxattr(2)`. With `XATTR_CREATE`, `log` tells an
+    /// attribute that an earlier try made from another's.
     pub fn set_xattr(
         &self,
+        log: Option<&dyn IntentLog>,
         inode: &Inode,
         name: &XattrName,
         value: &[u8],
         flags: u32,
     ) -> Result<()> {
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-        self.with_xattr_path(inode, |path| setxattr(path, name.as_c_str(), value, flags))
+        let log = log.filter(|_| flags.contains(XattrFlags::CREATE));
+        let may_be_ours = log.and_then(IntentLog::replayed) == Some(Intent::NameAbsent);
+        self.with_xattr_path(inode, |path| {
+            if let Some(log) = log.filter(|_| !may_be_ours) {
+                if getxattr(path, name.as_c_str(), &mut [0u8; 0][..]) == Err(Errno::NODATA) {
+                    log.record(Intent::NameAbsent);
+                }
+            }
+            match setxattr(path, name.as_c_str(), value, flags) {
+                Err(Errno::EXIST) if may_be_ours => Ok(()),
+                result => result,
+            }
+        })
     }
 
     /// Reads an attribute's value.
@@ -54,9 +68,26 @@ impl Tree {
         })
     }
 
-    /// Removes an attribute.
-    pub fn remove_xattr(&self, inode: &Inode, name: &XattrName) -> Result<()> {
-        self.with_xattr_path(inode, |path| removexattr(path, name.as_c_str()))
+    /// Removes an attribute; `log` tells one that an earlier try removed from one never there.
+    pub fn remove_xattr(
+        &self,
+        log: Option<&dyn IntentLog>,
+        inode: &Inode,
+        name: &XattrName,
+    ) -> Result<()> {
+        let victim = Intent::Victim { ino: inode.ino };
+        let may_be_done = log.and_then(IntentLog::replayed) == Some(victim);
+        self.with_xattr_path(inode, |path| {
+            if let Some(log) = log.filter(|_| !may_be_done) {
+                if getxattr(path, name.as_c_str(), &mut [0u8; 0][..]).is_ok() {
+                    log.record(victim);
+                }
+            }
+            match removexattr(path, name.as_c_str()) {
+                Err(Errno::NODATA) if may_be_done => Ok(()),
+                result => result,
+            }
+        })
     }
 
     fn with_xattr_path<T>(
