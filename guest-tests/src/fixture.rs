@@ -13,6 +13,7 @@ use rustix::fs::MemfdFlags;
 use tempfile::TempDir;
 
 use crate::binaries;
+use crate::ring::device;
 use crate::ring::fuse::{Client, Session, SessionConfig};
 use crate::ring::process::{Daemon, DaemonCommand};
 
@@ -203,14 +204,17 @@ impl Mount {
     /// Lets another daemon go on with the session and what is in flight, as a keeper does. The
     /// daemon before is dead, and left its [`Heritage`].
     pub fn resume_with(&mut self, daemon: DaemonCommand) {
-        self.daemon = daemon.spawn().unwrap_or_else(|e| panic!("{e}"));
-        let stream = self
-            .daemon
-            .connect()
-            .expect("the connection made while starting");
-        let bases = self.session.device.used_indices();
-        let resumed = self.session.device.reattach(stream, &bases);
+        let resumed = self.try_resume_with(daemon);
         resumed.unwrap_or_else(|e| panic!("{e:?}; its log:\n{}", self.daemon.log()));
+    }
+
+    /// [`resume_with`](Self::resume_with) a daemon that may die of what is in flight.
+    pub fn try_resume_with(&mut self, daemon: DaemonCommand) -> Result<(), device::Error> {
+        self.daemon = daemon.spawn().unwrap_or_else(|e| panic!("{e}"));
+        let stream = self.daemon.connect();
+        let stream = stream.expect("the connection made while starting");
+        let bases = self.session.device.used_indices();
+        self.session.device.reattach(stream, &bases)
     }
 
     /// Descriptors that the daemon has open.

@@ -20,9 +20,10 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::memory::{self, GuestMemory, RegionConfig};
-use super::queue::{self, Queue, QueueConfig, Ring};
+use super::queue::{self, Queue, Ring};
 use watchdog::Watchdog;
 
+mod reset;
 mod watchdog;
 
 /// Index of the queue for FORGET and INTERRUPT (virtio 1.2, 5.11.2).
@@ -223,16 +224,7 @@ impl Device {
             wanted |= 1 << VIRTIO_RING_F_INDIRECT_DESC;
         }
         device.features = offered & wanted;
-        let queue_config = QueueConfig {
-            size: config.queue_size,
-            event_idx: device.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0,
-            indirect: device.features & 1 << VIRTIO_RING_F_INDIRECT_DESC != 0,
-        };
-        let queues = (0..queue_count)
-            .map(|_| Queue::new(&device.memory, queue_config))
-            .collect::<Result<Vec<_>, _>>()?;
-        device.rings = queues.iter().map(|q| Arc::clone(q.ring())).collect();
-        device.hand_over(&vec![0; queue_count])?;
+        let queues = device.set_up(queue_count, config.queue_size)?;
         Ok((device, queues))
     }
 

@@ -11,6 +11,7 @@ use super::hiprio::Hiprio;
 use super::ops;
 use crate::ring::device::{Device, DeviceConfig};
 use crate::ring::memory::PAGE_SIZE;
+use crate::ring::queue::Queue;
 
 /// Descriptors of a request that carry no data (FUSE_HEADER_OVERHEAD in Linux).
 const HEADER_DESCRIPTORS: usize = 4;
@@ -97,23 +98,7 @@ impl Session {
     /// Connects to a daemon and sends nothing: for tests of INIT itself.
     pub fn connect_without_init(stream: UnixStream, config: &SessionConfig) -> Result<Self, Error> {
         let (device, queues) = Device::connect(stream, &config.device)?;
-        let mut queues = queues.into_iter();
-        let link = device.link();
-        let hiprio = queues.next().ok_or(Error::Busy)?;
-        let hiprio = Hiprio::new(hiprio, device.memory(), Arc::clone(link))?;
-        let shared = Arc::new(Shared::new(hiprio));
-        let clients = queues
-            .map(|queue| {
-                Client::new(
-                    queue,
-                    device.memory(),
-                    Arc::clone(&shared),
-                    Arc::clone(link),
-                    config.depth,
-                    config.timeout,
-                )
-            })
-            .collect::<Result<_, _>>()?;
+        let (shared, clients) = clients_of(&device, queues, config)?;
         Ok(Session {
             device,
             clients,
@@ -121,6 +106,15 @@ impl Session {
             init_options: config.init,
             shared,
         })
+    }
+
+    /// What a guest that reboots without a word does: [`Device::reset`], then INIT. What was in
+    /// flight is never taken.
+    pub fn reboot(&mut self, config: &SessionConfig) -> Result<(), Error> {
+        let queues = self.device.reset(&config.device)?;
+        (self.shared, self.clients) = clients_of(&self.device, queues, config)?;
+        self.send_init(config.init)?;
+        Ok(())
     }
 
     /// Sends INIT and keeps what the daemon answers. At mount, and again with a daemon that
@@ -197,4 +191,29 @@ impl Session {
             setxattr_ext: flags & abi::SETXATTR_EXT != 0,
         }
     }
+}
+
+/// The clients of a device's queues, and what they share.
+fn clients_of(
+    device: &Device,
+    queues: Vec<Queue>,
+    config: &SessionConfig,
+) -> Result<(Arc<Shared>, Vec<Client>), Error> {
+    let mut queues = queues.into_iter();
+    let link = device.link();
+    let hiprio = queues.next().ok_or(Error::Busy)?;
+    let hiprio = Hiprio::new(hiprio, device.memory(), Arc::clone(link))?;
+    let shared = Arc::new(Shared::new(hiprio));
+    let client = |queue| {
+        Client::new(
+            queue,
+            device.memory(),
+            Arc::clone(&shared),
+            Arc::clone(link),
+            config.depth,
+            config.timeout,
+        )
+    };
+    let clients = queues.map(client).collect::<Result<_, _>>()?;
+    Ok((Arc::clone(&shared), clients))
 }
