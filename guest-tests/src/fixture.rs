@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -115,23 +116,36 @@ impl Volume {
         pfsctl(&["get", volume, path]).stdout
     }
 
-    /// Length of every object, target by target.
-    pub fn objects(&self) -> Vec<Vec<u64>> {
+    /// Every object, target by target.
+    pub fn objects(&self) -> Vec<Vec<Object>> {
         assert!(self.striped, "a plain directory has no objects");
         let target = |index: usize| self.path.join(format!("targets/{index}/objects"));
-        (0..TARGETS).map(|index| lengths(&target(index))).collect()
+        (0..TARGETS)
+            .map(|index| objects_in(&target(index)))
+            .collect()
     }
 }
 
-/// Lengths of all files below a folder.
-fn lengths(folder: &Path) -> Vec<u64> {
+/// A file on a target.
+#[derive(Debug, Clone, Copy)]
+pub struct Object {
+    /// Its length, with holes.
+    pub len: u64,
+    /// Bytes that it takes, in whole blocks.
+    pub allocated: u64,
+}
+
+fn objects_in(folder: &Path) -> Vec<Object> {
     let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.expect("a directory entry");
         match entry.metadata().expect("its attributes") {
-            meta if meta.is_dir() => found.extend(lengths(&entry.path())),
-            meta => found.push(meta.len()),
+            meta if meta.is_dir() => found.extend(objects_in(&entry.path())),
+            meta => found.push(Object {
+                len: meta.len(),
+                allocated: meta.blocks() * 512,
+            }),
         }
     }
     found
