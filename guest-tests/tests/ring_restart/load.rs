@@ -70,7 +70,7 @@ impl Guest {
                         let request = ops::rename(ROOT_ID, old, ROOT_ID, to).length_only();
                         (fs.enqueue(&request, 0), Change::Move(name, new))
                     }
-                    (0 | 1 | 2, _) => {
+                    (0..=2, _) => {
                         let request = ops::mkdir(ROOT_ID, new.as_bytes(), 0o755, 0);
                         let request = request.length_only();
                         (fs.enqueue(&request, 0), Change::Make(new + "/"))
