@@ -192,6 +192,26 @@ impl Volume {
             .collect()
     }
 
+    /// Lengths of all objects on each target, summed. Storage differs from it by holes, and by
+    /// what the host's file system needs to find the data.
+    pub fn object_lengths(&self) -> Result<Vec<u64>, Error> {
+        let targets = self.path.join("targets");
+        let mut names = list(&targets)?;
+        names.sort();
+        let length = |target: PathBuf| {
+            let mut sum = 0;
+            for folder in list(&target.join("objects"))? {
+                for object in list(&folder)? {
+                    sum += fs::metadata(&object)
+                        .map_err(io_error("look at", &object))?
+                        .len();
+                }
+            }
+            Ok(sum)
+        };
+        names.into_iter().map(length).collect()
+    }
+
     fn volume_arg(&self) -> String {
         self.path.display().to_string()
     }
@@ -199,6 +219,14 @@ impl Volume {
     fn local(&self, path: &str) -> PathBuf {
         self.path.join(path.trim_start_matches('/'))
     }
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = || io_error("list", folder);
+    fs::read_dir(folder)
+        .map_err(failed())?
+        .map(|entry| Ok(entry.map_err(failed())?.path()))
+        .collect()
 }
 
 /// A running daemon of a volume; killed when dropped, and its log printed by a failing test.
