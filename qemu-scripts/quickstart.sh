@@ -97,7 +97,7 @@ end_daemon() {
 # Written with O_DIRECT, then read back with cold caches; every block carries a checksum.
 read -r -d '' GUEST_COMMAND <<'GUEST' || true
 set -e
-job="--name=quickstart --filename=/mnt/quickstart.dat --size=SIZEm --bs=1m --direct=1 --verify=crc32c"
+job="--name=quickstart --filename=/mnt/quickstart.dat --size=SIZEm --bs=1m --direct=1 --verify=crc32c --aux-path=/tmp"
 terse="--output-format=terse --terse-version=3"
 echo "guest: kernel $(uname -r), $(nproc) CPUs, $(df -h --output=size /mnt | tail -1 | tr -d ' ') on /mnt"
 echo "guest: writing SIZE MiB"
@@ -109,6 +109,8 @@ echo "result: $(grep '^3;' /tmp/write | cut -d';' -f48) $(grep '^3;' /tmp/read |
 GUEST
 say "booting a guest"
 start_daemon
+# Before the guest starts, so that there is something to follow.
+: >"$DIR/guest-output"
 "$HERE/run-vm.sh" --share "$SOCKET,tag=$TAG" --mount /mnt --timeout 300 --log "$DIR/guest-kernel.log" \
     -- "${GUEST_COMMAND//SIZE/$SIZE_MIB}" >"$DIR/guest-output" 2>"$DIR/vm.log" &
 VM_PID=$!
