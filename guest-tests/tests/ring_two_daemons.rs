@@ -1,11 +1,12 @@
 //! Two daemons on one volume, as two VMs have them: no byte that either wrote is lost, and each
 //! sees what the other did, where nothing is cached.
 
+use std::sync::Barrier;
 use std::thread;
 
 use guest_tests::fixture::{Mount, Noise, Volume, MDT_SIZE, STRIPE_UNIT};
 use guest_tests::ring::fuse::abi::{SetattrIn, SetattrValid, ROOT_ID};
-use guest_tests::ring::fuse::{Client, Errno, Handle};
+use guest_tests::ring::fuse::{ops, Client, Errno, Handle};
 
 const RDWR: i32 = libc::O_RDWR;
 
@@ -61,6 +62,56 @@ fn both_extend_one_file() {
         );
         assert!(volume.get("/f") == bytes, "host, {record}");
     }
+}
+
+/// Small writes at the end, as many in flight as there can be: what one has extended, the other
+/// must not cut, not even for a moment.
+#[test]
+fn both_extend_at_full_speed() {
+    const RECORD: usize = 16;
+    const BATCH: usize = 48;
+    const BATCHES: usize = 300;
+    let volume = Volume::striped();
+    let (mut left, mut right) = two(&volume);
+    left.fs().create(ROOT_ID, "f", 0o600, RDWR).unwrap();
+    let bytes = Noise::new(5).bytes(2 * RECORD * BATCH * BATCHES);
+    // Together, so that both are at the end of the file.
+    let together = Barrier::new(2);
+    let write = |mount: &mut Mount, first: usize| {
+        let fs = mount.fs();
+        let handle = open(fs, "f");
+        let data = fs.memory().alloc_pages(bytes.len()).unwrap();
+        data.write(0, &bytes);
+        let mut cut = None;
+        for batch in 0..BATCHES {
+            together.wait();
+            let mut end = 0;
+            let mut tickets = Vec::new();
+            for index in 0..BATCH {
+                let at = (2 * (batch * BATCH + index) + first) * RECORD;
+                let request = ops::write(handle, (MDT_SIZE + at) as u64, &data.slice(at, RECORD));
+                tickets.push(fs.submit(&request, 0).unwrap());
+                end = (MDT_SIZE + at + RECORD) as u64;
+            }
+            for ticket in tickets {
+                fs.wait(ticket).unwrap();
+            }
+            let now = size(fs, handle);
+            if now < end {
+                cut.get_or_insert((now, end));
+            }
+        }
+        cut
+    };
+    let cuts = thread::scope(|scope| {
+        let left = scope.spawn(|| write(&mut left, 0));
+        let right = scope.spawn(|| write(&mut right, 1));
+        [left.join().unwrap(), right.join().unwrap()]
+    });
+    assert_eq!(cuts, [None, None], "size, and the end of what was written");
+    let read = left.fs().read_file("/f").unwrap();
+    assert_eq!(read.len(), MDT_SIZE + bytes.len());
+    assert!(read[MDT_SIZE..] == bytes);
 }
 
 /// Where both begin to write to a new file at once, both must use the same objects.

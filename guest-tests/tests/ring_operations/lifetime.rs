@@ -2,7 +2,7 @@
 
 use guest_tests::fixture::{Mount, Noise, Volume, MDT_SIZE};
 use guest_tests::ring::fuse::abi::ROOT_ID;
-use guest_tests::ring::fuse::Errno;
+use guest_tests::ring::fuse::{Errno, SessionConfig};
 
 use crate::data::Modelled;
 
@@ -12,6 +12,7 @@ on_both_kinds_of_volume! {
     a_temporary_file_may_get_a_name,
     a_forgotten_node_is_gone_and_never_another,
     a_node_is_known_for_as_many_lookups_as_it_has,
+    many_nodes_in_few_descriptors,
 }
 
 const LENGTHS: [usize; 3] = [100, MDT_SIZE + 1, 1_000_000];
@@ -148,4 +149,47 @@ fn a_node_is_known_for_as_many_lookups_as_it_has(mount: &mut Mount, _: &Volume) 
     fs.drain_hiprio().unwrap();
     assert_eq!(fs.read(file.handle, 0, 9).unwrap(), b"held");
     fs.release(file.handle).unwrap();
+}
+
+fn many_nodes_in_few_descriptors(_: &mut Mount, volume: &Volume) {
+    const FILES: usize = 2000;
+    let few = volume.daemon_with(&["--rlimit-nofile", "256"]);
+    let mut mount = Mount::start(few, &SessionConfig::default());
+    let fs = mount.fs();
+    let file = libc::S_IFREG | 0o600;
+    let mut node = |index: usize| {
+        let made = fs.mknod(ROOT_ID, format!("{index}"), file, 0).unwrap();
+        (made.nodeid, made.attr.ino)
+    };
+    let nodes: Vec<(u64, u64)> = (0..FILES).map(&mut node).collect();
+    for index in (0..FILES).step_by(3) {
+        fs.unlink(ROOT_ID, format!("{index}")).unwrap();
+    }
+    for index in (1..FILES).step_by(3) {
+        let (from, to) = (format!("{index}"), format!("moved-{index}"));
+        fs.rename(ROOT_ID, from, ROOT_ID, to).unwrap();
+    }
+    // All handles that the limit allows: what needs no descriptor of its own is still served.
+    let mut handles = Vec::new();
+    let refused = loop {
+        let index = 3 * handles.len() + 2;
+        match fs.open(nodes[index].0, libc::O_RDONLY) {
+            Ok(handle) => handles.push(handle),
+            Err(e) => break e,
+        }
+    };
+    assert!(handles.len() >= 64, "{} handles", handles.len());
+    assert_eq!(refused, Errno::MFILE);
+    fs.getattr(ROOT_ID).unwrap();
+    for handle in handles {
+        fs.release(handle).unwrap();
+    }
+    for (index, (node, ino)) in nodes.into_iter().enumerate() {
+        match fs.getattr(node) {
+            Ok(out) => assert_eq!(out.attr.ino, ino, "file {index}"),
+            // Without a name, and its descriptor let go.
+            Err(e) => assert!(e == Errno::STALE && index % 3 == 0, "file {index}: {e}"),
+        }
+    }
+    assert!(mount.open_fds() < 256);
 }
