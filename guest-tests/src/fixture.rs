@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use rustix::fs::MemfdFlags;
 use tempfile::TempDir;
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 use crate::binaries;
 use crate::ring::device;
 use crate::ring::fuse::{Client, Session, SessionConfig};
-use crate::ring::process::{Daemon, DaemonCommand};
+use crate::ring::process::{Daemon, DaemonCommand, DEFAULT_TIMEOUT};
 
 /// Bytes on one target before the next one's turn, in [`Volume::striped`].
 pub const STRIPE_UNIT: usize = 64 << 10;
@@ -231,10 +232,31 @@ impl Mount {
         self.session.device.reattach(stream, &bases)
     }
 
-    /// Descriptors that the daemon has open.
+    /// Descriptors that the daemon has open, once no more workers than there are queues have any:
+    /// one whose queue was stopped lets go of its own a moment later.
     pub fn open_fds(&self) -> usize {
-        let dir = format!("/proc/{}/fd", self.daemon.pid());
-        fs::read_dir(dir).expect("the daemon lives").count()
+        let process = PathBuf::from(format!("/proc/{}", self.daemon.pid()));
+        let workers = || -> usize {
+            let tasks = fs::read_dir(process.join("task")).expect("the daemon lives");
+            let name = |task: std::io::Result<fs::DirEntry>| {
+                fs::read_to_string(task.ok()?.path().join("comm")).ok()
+            };
+            tasks
+                .filter_map(name)
+                .filter(|name| name.starts_with("vq-"))
+                .count()
+        };
+        let queues = self.session.device.rings().len();
+        let deadline = Instant::now() + DEFAULT_TIMEOUT;
+        while workers() > queues {
+            assert!(
+                Instant::now() < deadline,
+                "more workers than {queues} queues"
+            );
+            std::thread::yield_now();
+        }
+        let fds = fs::read_dir(process.join("fd"));
+        fds.expect("the daemon lives").count()
     }
 
     /// Private memory that the daemon has in use, in KiB.
