@@ -178,3 +178,25 @@ fn names_made_before_a_kill_are_there() {
     assert_eq!(next.fs().attr("/d/2").unwrap_err(), Errno::NOENT);
     next.fs().attr("/d/3").unwrap();
 }
+
+/// A file without a name goes with the session, however that ends.
+#[test]
+fn an_open_file_without_a_name_goes_with_the_session() {
+    for orderly in [true, false] {
+        let volume = Volume::striped();
+        let mut mount = volume.mount();
+        let fs = mount.fs();
+        let (_, handle) = fs.create(ROOT_ID, "f", 0o600, RDWR).unwrap();
+        fs.write(handle, 0, &[7; 400_000]).unwrap();
+        fs.unlink(ROOT_ID, "f").unwrap();
+        assert_eq!(fs.read(handle, 300_000, 3).unwrap(), [7; 3]);
+        assert!(!volume.objects().concat().is_empty());
+        if orderly {
+            mount.daemon.terminate().unwrap();
+        } else {
+            mount.session.device.disconnect();
+        }
+        assert!(mount.daemon.wait().unwrap().success());
+        assert!(volume.objects().concat().is_empty(), "orderly: {orderly}");
+    }
+}

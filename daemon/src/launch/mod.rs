@@ -119,6 +119,10 @@ pub fn serve(options: &Options) -> Result<(), Error> {
             0 => log::info!("the session's records are complete"),
             lost => log::warn!("{lost} inodes of the session cannot be found again"),
         }
+    } else {
+        // Nobody comes back for what is open: files without a name go, objects and all. Threads
+        // of a connection that is still open keep the engine itself.
+        opened.fs.reset();
     }
     Ok(())
 }
