@@ -264,6 +264,7 @@ impl Service {
         if let Some(record) = record {
             let _session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
             self.ready.store(false, Ordering::Release);
+            self.store.set_init(None);
             self.fs.reset();
             self.store.set_init(Some(record));
             self.max_write.store(record.max_write, Ordering::Relaxed);
@@ -283,8 +284,8 @@ impl Service {
     fn end_session(&self) {
         let _session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         self.ready.store(false, Ordering::Release);
-        self.fs.reset();
         self.store.set_init(None);
+        self.fs.reset();
         log::info!("session ends");
     }
 

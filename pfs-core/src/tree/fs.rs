@@ -544,7 +544,6 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         drop(self.0.files.remove_all());
         drop(self.0.dirs.remove_all());
         self.0.tree.forget_all();
-        self.0.tree.store().set_init(None);
     }
 
     fn restore(&self) -> Result<(u64, u64)> {
