@@ -7,6 +7,7 @@
 //! - [`attrs`]: attributes and ownership. [`xattrs`]: extended attributes.
 //! - [`dirs`]: reading directories.
 //! - [`fs`]: [`TreeFs`]: the tree as a `FileSystem`; [`data`]: what it leaves to the engine.
+//! - `replay`: telling own work, done before a crash, from another's.
 //! - [`creds`], [`proc`]: acting as a guest's user; reaching an inode from its descriptor.
 //!
 //! A name that a guest gave is only ever used as one component below a directory descriptor,
@@ -23,6 +24,7 @@ pub mod handles;
 mod inodes;
 pub mod names;
 pub mod proc;
+mod replay;
 pub mod xattrs;
 
 use std::os::fd::OwnedFd;

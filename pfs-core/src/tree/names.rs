@@ -10,6 +10,7 @@ use rustix::fs::{
 
 use super::attrs::{stat_fd, stat_name};
 use super::proc::FdName;
+use super::replay::Making;
 use super::{Stat, Tree};
 use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
 
@@ -31,36 +32,11 @@ pub struct By<'a> {
 ///
 /// What is left out: creation flags, which are handled by name; `O_DIRECT`, whose alignment
 /// rules a guest cannot know; `O_APPEND`, since Linux would then ignore the offset of every
-/// write, also once the requester has cleared the flag; `O_NONBLOCK` and the like, which mean nothing to a regular file.
+/// write, also once the requester has cleared the flag; `O_NONBLOCK` and the like, which mean
+/// nothing to a regular file.
 pub fn file_flags(flags: i32) -> OFlags {
     let keep = OFlags::RDONLY | OFlags::WRONLY | OFlags::RDWR | OFlags::DSYNC | OFlags::SYNC;
     OFlags::from_bits_retain(flags as u32) & keep
-}
-
-/// What an operation that makes a name has to tell its own work from another's.
-struct Making<'a> {
-    log: Option<&'a dyn IntentLog>,
-    /// An earlier, unfinished execution found the name absent.
-    may_be_ours: bool,
-}
-
-impl<'a> Making<'a> {
-    fn begin(log: Option<&'a dyn IntentLog>, dir: impl AsFd, name: &Name) -> Making<'a> {
-        let may_be_ours = log.and_then(IntentLog::replayed) == Some(Intent::NameAbsent);
-        if let Some(log) = log.filter(|_| !may_be_ours) {
-            if matches!(stat_name(dir, name), Err(Errno::NOENT)) {
-                log.record(Intent::NameAbsent);
-            }
-        }
-        Making { log, may_be_ours }
-    }
-
-    fn finish(&self, result: Result<()>) -> Result<()> {
-        match result {
-            Err(Errno::EXIST) if self.log.is_some() && self.may_be_ours => Ok(()),
-            result => result,
-        }
-    }
 }
 
 impl Tree {
@@ -112,7 +88,7 @@ impl Tree {
     pub fn symlink(&self, by: By<'_>, parent: NodeId, name: &Name, target: &CStr) -> Result<Entry> {
         let parent = self.inode(parent)?;
         self.creds.act_as(&by.caller)?;
-        let making = Making::begin(by.intent, &parent.fd, name);
+        let making = Making::begin(by.intent, || absent(&parent.fd, name));
         making.finish(symlinkat(target, &parent.fd, name.as_c_str()))?;
         self.enter(&parent.fd, name)
     }
@@ -138,7 +114,7 @@ impl Tree {
         }
         let parent = self.inode(parent)?;
         self.creds.act_as(&by.caller)?;
-        let making = Making::begin(by.intent, &parent.fd, name);
+        let making = Making::begin(by.intent, || absent(&parent.fd, name));
         making.finish(mknodat(
             &parent.fd,
             name.as_c_str(),
@@ -153,7 +129,7 @@ impl Tree {
     pub fn mkdir(&self, by: By<'_>, parent: NodeId, name: &Name, make: &Make) -> Result<Entry> {
         let parent = self.inode(parent)?;
         self.creds.act_as(&by.caller)?;
-        let making = Making::begin(by.intent, &parent.fd, name);
+        let making = Making::begin(by.intent, || absent(&parent.fd, name));
         making.finish(mkdirat(&parent.fd, name.as_c_str(), mode_of(make)))?;
         self.enter(&parent.fd, name)
     }
@@ -214,7 +190,7 @@ impl Tree {
         name: &Name,
     ) -> Result<Entry> {
         let (inode, parent) = (self.inode(node)?, self.inode(parent)?);
-        let making = Making::begin(log, &parent.fd, name);
+        let making = Making::begin(log, || absent(&parent.fd, name));
         let old = FdName::of(inode.fd.as_fd());
         let flags = AtFlags::SYMLINK_FOLLOW;
         let result = linkat(
@@ -241,8 +217,8 @@ impl Tree {
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
         self.creds.act_as(&by.caller)?;
-        let making = Making::begin(by.intent, &parent.fd, name);
-        let exclusive = flags & libc::O_EXCL != 0 && !making.may_be_ours;
+        let making = Making::begin(by.intent, || absent(&parent.fd, name));
+        let exclusive = flags & libc::O_EXCL != 0 && !making.may_be_ours();
         let make_flags =
             open_flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Another requester may make or remove the name between two attempts.
@@ -294,6 +270,10 @@ impl Tree {
         let entry = self.entry(path, &stat_fd(&fd)?)?;
         Ok(CreatedFile { entry, fd })
     }
+}
+
+fn absent(dir: impl AsFd, name: &Name) -> bool {
+    matches!(stat_name(dir, name), Err(Errno::NOENT))
 }
 
 fn mode_of(make: &Make) -> Mode {

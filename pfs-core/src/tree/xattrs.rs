@@ -1,7 +1,10 @@
 //! Extended attributes.
 
+use std::ffi::CStr;
+
 use rustix::fs::{getxattr, listxattr, removexattr, setxattr, XattrFlags};
 
+use super::replay::Making;
 use super::{Inode, Tree};
 use crate::fs::{Errno, Intent, IntentLog, Result, XattrName, XATTR_SIZE_MAX};
 
@@ -21,17 +24,9 @@ impl Tree {
     ) -> Result<()> {
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
         let log = log.filter(|_| flags.contains(XattrFlags::CREATE));
-        let may_be_ours = log.and_then(IntentLog::replayed) == Some(Intent::NameAbsent);
         self.with_xattr_path(inode, |path| {
-            if let Some(log) = log.filter(|_| !may_be_ours) {
-                if getxattr(path, name.as_c_str(), &mut [0u8; 0][..]) == Err(Errno::NODATA) {
-                    log.record(Intent::NameAbsent);
-                }
-            }
-            match setxattr(path, name.as_c_str(), value, flags) {
-                Err(Errno::EXIST) if may_be_ours => Ok(()),
-                result => result,
-            }
+            let making = Making::begin(log, || is_set(path, name) == Err(Errno::NODATA));
+            making.finish(setxattr(path, name.as_c_str(), value, flags))
         })
     }
 
@@ -79,7 +74,7 @@ impl Tree {
         let may_be_done = log.and_then(IntentLog::replayed) == Some(victim);
         self.with_xattr_path(inode, |path| {
             if let Some(log) = log.filter(|_| !may_be_done) {
-                if getxattr(path, name.as_c_str(), &mut [0u8; 0][..]).is_ok() {
+                if is_set(path, name).is_ok() {
                     log.record(victim);
                 }
             }
@@ -93,8 +88,13 @@ impl Tree {
     fn with_xattr_path<T>(
         &self,
         inode: &Inode,
-        call: impl FnOnce(&std::ffi::CStr) -> Result<T>,
+        call: impl FnOnce(&CStr) -> Result<T>,
     ) -> Result<T> {
         self.proc.with_path(&inode.fd, call)
     }
+}
+
+/// Whether the attribute is there: `ENODATA` where it is not.
+fn is_set(path: &CStr, name: &XattrName) -> Result<()> {
+    getxattr(path, name.as_c_str(), &mut [0u8; 0][..]).map(drop)
 }
