@@ -20,6 +20,7 @@ pub mod io;
 pub mod layout;
 pub mod session;
 pub mod striper;
+mod sync;
 pub mod target;
 pub mod tree;
 pub mod volume;

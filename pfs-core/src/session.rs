@@ -359,14 +359,6 @@ impl SessionStore {
         }
     }
 
-    /// Removes all records but the root.
-    pub fn clear(&self) {
-        self.set_init(None);
-        for (id, _) in self.tags() {
-            self.remove(id);
-        }
-    }
-
     /// The ids and kinds of all records.
     pub fn ids(&self) -> impl Iterator<Item = (u64, Kind)> + '_ {
         self.tags()
@@ -380,11 +372,6 @@ impl SessionStore {
         let tag = self.tag(slot);
         tag.kind()
             .map(|_| u64::from(tag.generation()) << 32 | u64::from(slot))
-    }
-
-    /// Records ever held at once, at most.
-    pub fn capacity(&self) -> u32 {
-        self.slots_max
     }
 
     fn tags(&self) -> impl Iterator<Item = (u64, Kind)> + '_ {
@@ -489,9 +476,7 @@ impl SessionStore {
     }
 
     fn lock_free(&self) -> std::sync::MutexGuard<'_, Free> {
-        self.free
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        crate::sync::lock(&self.free)
     }
 }
 
@@ -589,8 +574,8 @@ mod tests {
         let fresh = store.insert(&node(9)).unwrap();
         assert!(fresh != gone && fresh as u32 == gone as u32);
         assert_eq!(store.ids().count(), 3);
-        store.clear();
-        assert_eq!((store.ids().count(), store.init()), (1, None));
+        store.set_init(None);
+        assert_eq!(store.init(), None);
 
         rustix::fs::ftruncate(&memfd, 0).unwrap();
         rustix::io::pwrite(&memfd, b"something else", 0).unwrap();

@@ -116,12 +116,6 @@ impl DirList {
         self.heads.is_empty()
     }
 
-    /// The nodes on which a lookup was taken: what an answer that cannot be delivered must
-    /// give back.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.entries.iter().map(|entry| entry.node)
-    }
-
     fn cost(&self, name_len: usize) -> usize {
         (self.header_bytes + name_len).next_multiple_of(8)
     }

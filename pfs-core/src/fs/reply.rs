@@ -14,6 +14,7 @@ use rustix::event::{eventfd, EventfdFlags};
 
 use super::{Attr, Created, DirList, Entry, Errno, Lock, Opened, StatFs};
 use crate::io::Io;
+use crate::sync::lock;
 
 /// Names a request among those of its worker; chosen by the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,10 +143,7 @@ impl Mailbox {
     }
 
     fn post(&self, put: impl FnOnce(&mut Post)) {
-        put(&mut self
-            .post
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()));
+        put(&mut lock(&self.post));
         if !self.full.swap(true, Ordering::AcqRel) {
             // An eventfd write fails only at 2^64 - 1 pending, where the reader is awake anyway.
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
@@ -164,10 +162,7 @@ impl Mailbox {
             return Vec::new();
         }
         self.full.store(false, Ordering::Release);
-        let mut post = self
-            .post
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut post = lock(&self.post);
         into.append(&mut post.done);
         std::mem::take(&mut post.tasks)
     }

@@ -9,6 +9,7 @@ use hashbrown::DefaultHashBuilder;
 
 use super::Stat;
 use crate::fs::NodeId;
+use crate::sync::lock;
 
 /// Workers meet on a shard only for inodes whose slots are alike.
 const SHARDS: usize = 64;
@@ -151,11 +152,4 @@ impl Cache {
     fn shard(&self, node: NodeId) -> MutexGuard<'_, Shard> {
         lock(&self.shards[node.0 as u32 as usize % SHARDS])
     }
-}
-
-/// Locks, and goes on with what a panicked holder left: every update here is one step.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

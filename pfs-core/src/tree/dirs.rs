@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::OFlags;
 
-use super::cache::lock;
 use super::proc::last_errno;
 use super::Tree;
 use crate::fs::{DirEntry, DirList, Errno, Name, NodeId, Result};
 use crate::io::Fd;
+use crate::sync::lock;
 
 /// What one `getdents64(2)` is asked for, in bytes.
 const CHUNK_BYTES: usize = 32 * 1024;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use hashbrown::DefaultHashBuilder;
 
-use super::cache::lock;
 use crate::fs::{Errno, Handle, NodeId, Result};
 use crate::session::{Identity, Kind, Record, SessionStore};
+use crate::sync::lock;
 
 /// Workers meet on a shard only for handles whose slots are alike.
 const SHARDS: usize = 64;

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::cache::{lock, Cache, Inode};
+use super::cache::{Cache, Inode};
 use super::proc::last_errno;
 use super::Stat;
 use crate::fs::{Errno, NodeId, Result};
 use crate::session::{Identity, Kind, Record, SessionStore, IDENTITY_MAX};
+use crate::sync::lock;
 
 /// Workers meet on a shard only for inodes that hash alike.
 const SHARDS: usize = 64;

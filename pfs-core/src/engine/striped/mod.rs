@@ -84,9 +84,7 @@ impl Striped {
     }
 
     fn inodes(&self) -> MutexGuard<'_, HashMap<NodeId, Weak<StripedInode>>> {
-        self.inodes
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        crate::sync::lock(&self.inodes)
     }
 
     /// The inode's state, shared by all its open files.
