@@ -65,11 +65,16 @@ pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub mod init {
     pub const ASYNC_READ: u64 = 1 << 0;
     pub const POSIX_LOCKS: u64 = 1 << 1;
+    pub const FILE_OPS: u64 = 1 << 2;
     pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub const EXPORT_SUPPORT: u64 = 1 << 4;
     pub const BIG_WRITES: u64 = 1 << 5;
     pub const DONT_MASK: u64 = 1 << 6;
+    pub const SPLICE_WRITE: u64 = 1 << 7;
+    pub const SPLICE_MOVE: u64 = 1 << 8;
+    pub const SPLICE_READ: u64 = 1 << 9;
     pub const FLOCK_LOCKS: u64 = 1 << 10;
+    pub const HAS_IOCTL_DIR: u64 = 1 << 11;
     pub const AUTO_INVAL_DATA: u64 = 1 << 12;
     pub const DO_READDIRPLUS: u64 = 1 << 13;
     pub const READDIRPLUS_AUTO: u64 = 1 << 14;
@@ -89,6 +94,7 @@ pub mod init {
     pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
     pub const SETXATTR_EXT: u64 = 1 << 29;
     pub const INIT_EXT: u64 = 1 << 30;
+    pub const INIT_RESERVED: u64 = 1 << 31;
     pub const SECURITY_CTX: u64 = 1 << 32;
     pub const HAS_INODE_DAX: u64 = 1 << 33;
     pub const CREATE_SUPP_GROUP: u64 = 1 << 34;

@@ -3,7 +3,9 @@
 use pfs_core::fs::{Errno, Result};
 use pfs_core::session::InitRecord;
 
-use super::abi::{self, init::*, InitOut};
+use super::abi::{self, InitOut};
+use super::config::ServiceConfig;
+use super::flags;
 
 /// Oldest minor version served: 7.27 (Linux 4.18) is the oldest whose structures all have the
 /// size they have today; virtiofs itself came later (5.4, 7.31).
@@ -13,56 +15,6 @@ const OLDEST_MINOR: u32 = 27;
 /// congested; as virtiofsd sets them, since the rings already bound what can be in flight.
 const MAX_BACKGROUND: u16 = u16::MAX;
 const CONGESTION_THRESHOLD: u16 = MAX_BACKGROUND / 4 * 3;
-
-/// Flags that are taken whenever the guest offers them.
-const WANTED: u64 =
-    // Several reads of a file may be in flight, in any order.
-    ASYNC_READ
-    // WRITE of more than a page.
-    | BIG_WRITES
-    // open(O_TRUNC) is one request, so no other client sees the file between the two.
-    | ATOMIC_O_TRUNC
-    // The umask comes with the request; the engine applies it, or a default ACL in its place.
-    | DONT_MASK
-    // Lookups and readdirs of one directory may run side by side.
-    | PARALLEL_DIROPS
-    // A listing brings attributes along where the guest finds that it needs them.
-    | DO_READDIRPLUS
-    | READDIRPLUS_AUTO
-    // One large O_DIRECT request is split into several in flight.
-    | ASYNC_DIO
-    // Requests of more than 32 pages: `max_pages` counts.
-    | MAX_PAGES
-    // A symlink never changes: its target may be kept as long as its attributes.
-    | CACHE_SYMLINKS
-    // The daemon drops setuid and setgid on write, truncate and chown as it is told per request,
-    // which spares the guest a GETXATTR of security.capability before each write.
-    | HANDLE_KILLPRIV_V2
-    // Pages are dropped when attributes show that the file has changed: other clients write too.
-    | AUTO_INVAL_DATA
-    // There are flags beyond bit 31.
-    | INIT_EXT
-    // mmap(MAP_SHARED) works on files that bypass the page cache (cache=never, metadata).
-    | DIRECT_IO_ALLOW_MMAP;
-
-// Not taken, and why:
-//
-// - POSIX_LOCKS, FLOCK_LOCKS: locks stay within the guest until engines keep them for all.
-// - POSIX_ACL, SETXATTR_EXT: ACLs must be enforced and inherited first; SETXATTR_EXT carries
-//   nothing but the setgid rule of an ACL.
-// - WRITEBACK_CACHE: the guest would own sizes and times, which other clients then see late.
-// - NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: handles keep unlinked files alive.
-// - EXPORT_SUPPORT: lookups of "." and ".." are refused.
-// - NO_EXPORT_SUPPORT: takes file handles from the guest, for which there is no reason.
-// - HANDLE_KILLPRIV: its second version is taken.
-// - EXPLICIT_INVAL_DATA: a change of the file must drop pages by itself.
-// - ABORT_ERROR: speaks of /dev/fuse.
-// - MAP_ALIGNMENT, HAS_INODE_DAX: there is no DAX window.
-// - SUBMOUNTS: a volume is one file system.
-// - SECURITY_CTX, CREATE_SUPP_GROUP: nothing uses what they would append to requests.
-// - HAS_EXPIRE_ONLY, HAS_RESEND: there is no queue for notifications.
-// - PASSTHROUGH: a guest has no descriptors of the host's files.
-// - ALLOW_IDMAP: ids in requests are the guest's, unmapped.
 
 /// What comes of an INIT.
 pub enum Negotiated {
@@ -82,7 +34,7 @@ pub struct Init {
 }
 
 /// Decides on an INIT.
-pub fn negotiate(init: &Init, max_write_bytes: u32) -> Result<Negotiated> {
+pub fn negotiate(init: &Init, config: &ServiceConfig) -> Result<Negotiated> {
     if init.major > abi::MAJOR {
         return Ok(Negotiated::AskAgain(InitOut {
             major: abi::MAJOR,
@@ -93,11 +45,13 @@ pub fn negotiate(init: &Init, max_write_bytes: u32) -> Result<Negotiated> {
     if init.major < abi::MAJOR || init.minor < OLDEST_MINOR {
         return Err(Errno::PROTO);
     }
-    let max_write = max_write_bytes.clamp(4096, super::config::MAX_WRITE_BYTES);
+    let max_write = config
+        .max_write_bytes
+        .clamp(4096, super::config::MAX_WRITE_BYTES);
     let record = InitRecord {
         major: abi::MAJOR,
         minor: init.minor.min(abi::MINOR),
-        flags: init.flags & WANTED,
+        flags: init.flags & flags::wanted(config),
         max_write,
         max_readahead: init.max_readahead,
         max_pages: max_write / 4096,
@@ -126,6 +80,7 @@ fn reply(record: &InitRecord) -> InitOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuse::abi::init::DIRECT_IO_ALLOW_MMAP;
 
     /// What Linux 6.1 sends (7.37).
     const GUEST_6_1: Init = Init {
@@ -143,7 +98,7 @@ mod tests {
     };
 
     fn session(init: &Init) -> (InitRecord, InitOut) {
-        match negotiate(init, 1 << 20) {
+        match negotiate(init, &ServiceConfig::default()) {
             Ok(Negotiated::Session(record, out)) => (record, out),
             _ => panic!("no session"),
         }
@@ -153,8 +108,9 @@ mod tests {
     fn linux_6_12_gets_all_that_is_wanted() {
         let (record, out) = session(&GUEST_6_12);
         assert_eq!((record.major, record.minor), (7, 41));
-        assert_eq!(record.flags, WANTED);
-        assert_eq!((out.flags, out.flags2), (WANTED as u32, 1 << 4));
+        let wanted = flags::wanted(&ServiceConfig::default());
+        assert_eq!(record.flags, wanted);
+        assert_eq!((out.flags, out.flags2), (wanted as u32, 1 << 4));
         assert_eq!((out.max_write, out.max_pages), (1 << 20, 256));
         assert_eq!(out.max_readahead, 128 << 10);
         assert_eq!(out.time_gran, 1);
@@ -164,7 +120,8 @@ mod tests {
     fn linux_6_1_gets_what_it_knows() {
         let (record, out) = session(&GUEST_6_1);
         assert_eq!(record.minor, 37);
-        assert_eq!(record.flags, WANTED & !DIRECT_IO_ALLOW_MMAP);
+        let wanted = flags::wanted(&ServiceConfig::default());
+        assert_eq!(record.flags, wanted & !DIRECT_IO_ALLOW_MMAP);
         assert_eq!(out.flags2, 0);
     }
 
@@ -188,7 +145,7 @@ mod tests {
                     minor,
                     ..GUEST_6_12
                 },
-                1 << 20,
+                &ServiceConfig::default(),
             )
         };
         assert!(matches!(at(7, 27), Ok(Negotiated::Session(r, _)) if r.minor == 27));
@@ -203,7 +160,11 @@ mod tests {
     #[test]
     fn max_write_stays_in_bounds() {
         for (asked, given) in [(0, 4096), (65536, 65536), (u32::MAX, 1 << 20)] {
-            let Ok(Negotiated::Session(record, _)) = negotiate(&GUEST_6_12, asked) else {
+            let config = ServiceConfig {
+                max_write_bytes: asked,
+                ..ServiceConfig::default()
+            };
+            let Ok(Negotiated::Session(record, _)) = negotiate(&GUEST_6_12, &config) else {
                 panic!("no session");
             };
             assert_eq!(record.max_write, given);

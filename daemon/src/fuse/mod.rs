@@ -1,9 +1,10 @@
 //! FUSE requests from a [`Chain`] to the engine, and its answers back.
 //!
 //! - [`abi`]: the structures of `linux/fuse.h`.
-//! - [`opcodes`]: the table of opcodes: sizes, replay, and why some are refused.
+//! - [`opcodes`]: the table of opcodes: sizes, replay, and why some are refused. [`served`]: who
+//!   serves them.
 //! - [`decode`]: bytes to typed requests; all that a guest says is checked there.
-//! - [`init`]: the negotiation, and why each flag is taken or not.
+//! - [`init`]: the negotiation. [`flags`]: its flags, and why each is taken or not.
 //! - `dispatch`: a typed request to the engine's method.
 //! - `reply`: the engine's answer to bytes.
 //! - [`config`]: the mount's options.
@@ -24,10 +25,12 @@ pub mod abi;
 pub mod config;
 pub mod decode;
 mod dispatch;
+pub mod flags;
 pub mod init;
 pub mod opcodes;
 mod pending;
 mod reply;
+pub mod served;
 mod service;
 
 #[cfg(test)]

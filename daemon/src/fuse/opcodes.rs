@@ -2,7 +2,7 @@
 //! again, and why some are refused.
 //!
 //! Every request is dispatched through its row: sizes are checked against it before anything
-//! else, and its [`Replay`] says who gets an intent log.
+//! else, and its [`Replay`] says who gets an intent log. `docs/fuse-opcodes.md` is written from it.
 
 use pfs_core::fs::Errno;
 

@@ -257,7 +257,7 @@ impl Service {
     /// Begins a session. A second INIT without a DESTROY comes from a guest that was rebooted
     /// without its devices: what the first left behind is forgotten.
     fn init(&self, init: &Init, pending: &Pending, chain: &Chain) -> Result<Submitted> {
-        let (record, out) = match negotiate(init, self.config.max_write_bytes)? {
+        let (record, out) = match negotiate(init, &self.config)? {
             Negotiated::Session(record, out) => (Some(record), out),
             Negotiated::AskAgain(out) => (None, out),
         };

@@ -1,5 +1,6 @@
 //! The service over private memory, with a double for the engine.
 
+mod doc;
 mod fake;
 mod hostile;
 mod opcodes;

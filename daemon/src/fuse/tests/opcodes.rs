@@ -3,6 +3,7 @@
 use super::*;
 use crate::fuse::decode::{body_len, decode, Raw};
 use crate::fuse::opcodes::{find, Body, Op, Replay, Room};
+use crate::fuse::served::By;
 
 #[test]
 fn every_opcode_has_its_row() {
@@ -61,7 +62,11 @@ fn dispatch_serves_what_the_table_does_not_refuse() {
                     _ => assert_eq!(seen, Seen::Error(refused.errno.raw_os_error()), "{code:?}"),
                 }
             }
-            None if op.room == Room::NoReply => assert_eq!(seen, Seen::NoReply, "{code:?}"),
+            None if op.room == Room::NoReply => {
+                assert_eq!(seen, Seen::NoReply, "{code:?}");
+                let forgets = matches!(code.served_by(), By::Engine("forget"));
+                assert_eq!(forgets, code.name().ends_with("FORGET"), "{code:?}");
+            }
             // The oldest version is not served: decoded, then refused by the negotiation.
             None if *code == Opcode::Init => assert_eq!(seen, Seen::Error(libc::EPROTO)),
             None => {
@@ -69,6 +74,11 @@ fn dispatch_serves_what_the_table_does_not_refuse() {
                     panic!("{code:?}: {seen:?}");
                 };
                 assert_eq!(calls.len(), 1, "{code:?}");
+                let method = calls[0].split(' ').next().unwrap();
+                match code.served_by() {
+                    By::Engine(named) => assert_eq!(method, named, "{code:?}"),
+                    By::Session => assert_eq!(method, "reset", "{code:?}"),
+                }
                 if let Room::Exact(bytes) = op.room {
                     assert_eq!(body.len(), bytes, "{code:?}");
                 }
