@@ -7,6 +7,7 @@ use guest_tests::ring::fuse::abi::{
 use guest_tests::ring::fuse::{ops, Caller, Client, Errno, Request};
 
 on_both_kinds_of_volume! {
+    a_new_nodes_attributes_are_its_own,
     each_attribute_is_set,
     times_are_set,
     umask_and_owner_are_the_callers,
@@ -29,6 +30,33 @@ fn set(fs: &mut Client, node: u64, set: SetattrIn) -> guest_tests::ring::fuse::a
     );
     assert_eq!((answered.size, answered.mtime), (asked.size, asked.mtime));
     asked
+}
+
+/// The guest's kernel believes the answer that made a node: it is to be that of a later GETATTR.
+fn a_new_nodes_attributes_are_its_own(mount: &mut Mount, _: &Volume) {
+    let fs = mount.fs();
+    let (file, _) = fs.create(ROOT_ID, "f", 0o600, libc::O_RDWR).unwrap();
+    let made = [
+        ("create", file),
+        (
+            "tmpfile",
+            fs.tmpfile(ROOT_ID, 0o600, libc::O_RDWR).unwrap().0,
+        ),
+        ("mkdir", fs.mkdir(ROOT_ID, "d", 0o700).unwrap()),
+        (
+            "mknod",
+            fs.mknod(ROOT_ID, "n", libc::S_IFREG | 0o600, 0).unwrap(),
+        ),
+        (
+            "fifo",
+            fs.mknod(ROOT_ID, "p", libc::S_IFIFO | 0o600, 0).unwrap(),
+        ),
+        ("symlink", fs.symlink(ROOT_ID, "s", "f").unwrap()),
+    ];
+    for (how, entry) in made {
+        let later = fs.getattr(entry.nodeid).unwrap().attr;
+        assert_eq!(format!("{:?}", entry.attr), format!("{later:?}"), "{how}");
+    }
 }
 
 fn mode(mode: u32) -> SetattrIn {

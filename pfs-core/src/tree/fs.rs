@@ -154,6 +154,9 @@ impl<D: FileData> Shared<D> {
             if entry.attr.size > 0 {
                 self.truncate_opened(&inode, how)?;
                 entry.attr = self.attr(&inode)?;
+            } else {
+                self.data
+                    .complete_attr(&self.tree, entry.node, &mut entry.attr);
             }
             self.opened(&inode, made.fd, how.flags)
         });
@@ -252,7 +255,10 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         target: &CStr,
         reply: Reply<Entry>,
     ) {
-        reply.send(self.0.tree.symlink(by(req), parent, name, target));
+        reply.send(
+            self.0
+                .complete(self.0.tree.symlink(by(req), parent, name, target)),
+        );
     }
 
     fn mknod(
@@ -270,7 +276,10 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             (rdev & 0xff) | ((rdev >> 12) & 0xfff00),
         );
         let rdev = rustix::fs::makedev(major, minor);
-        reply.send(self.0.tree.mknod(by(req), parent, name, make, rdev));
+        reply.send(
+            self.0
+                .complete(self.0.tree.mknod(by(req), parent, name, make, rdev)),
+        );
     }
 
     fn mkdir(
@@ -281,7 +290,10 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         make: &Make,
         reply: Reply<Entry>,
     ) {
-        reply.send(self.0.tree.mkdir(by(req), parent, name, make));
+        reply.send(
+            self.0
+                .complete(self.0.tree.mkdir(by(req), parent, name, make)),
+        );
     }
 
     fn unlink(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {

@@ -188,8 +188,11 @@ impl FileData for Striped {
     }
 
     fn complete_attr(&self, tree: &Tree, node: NodeId, attr: &mut Attr) {
+        if attr.mode & libc::S_IFMT != libc::S_IFREG {
+            return;
+        }
         attr.blksize = u32::try_from(self.shared.layout.stripe_unit_bytes()).unwrap_or(1 << 20);
-        if attr.mode & libc::S_IFMT != libc::S_IFREG || attr.size <= self.shared.mdt_size_bytes {
+        if attr.size <= self.shared.mdt_size_bytes {
             return;
         }
         let record = tree
