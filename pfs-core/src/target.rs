@@ -131,6 +131,7 @@ impl Identity {
             return Err(volume::Error::NewerFormat {
                 path: file,
                 found: head.format,
+                ours: FORMAT,
             });
         }
         let IdentityFile { volume, index, .. } = volume::parse(&text, &file)?;

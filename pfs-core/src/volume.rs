@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub use create::{create, CreateOptions, NewEngine, NewTargets};
 pub use descriptor::{Descriptor, Engine, Striped, FORMAT, MDT_SIZE_MAX_BYTES};
 pub use error::{Error, Impossible};
-pub use place::PLACE_XATTR;
+pub use place::{Meta, PLACE_XATTR};
 pub(crate) use {
     descriptor::{parse, read_text},
     place::{writable, NotWritable},
@@ -60,8 +60,7 @@ pub struct OpenVolume {
 #[derive(Debug)]
 pub enum VolumeKind {
     Striped {
-        /// The namespace's root directory, readable.
-        meta: OwnedFd,
+        meta: Meta,
         /// The `objects` directory of each target, readable, by the target's index.
         targets: Vec<OwnedFd>,
         /// The layout of new files.
@@ -126,8 +125,7 @@ impl Volume {
 
     fn open_striped(&self, striped: &Striped) -> Result<VolumeKind, Error> {
         let uuid = self.descriptor.uuid.unwrap_or_default();
-        let meta = place::open(&self.path.join(&striped.meta), Some(uuid))?;
-        place::check_writable(&meta, &self.path.join(&striped.meta))?;
+        let meta = Meta::open(&self.path.join(&striped.meta), uuid)?;
         let paths = striped.targets.iter().map(|path| self.path.join(path));
         Ok(VolumeKind::Striped {
             meta,

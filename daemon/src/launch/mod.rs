@@ -22,7 +22,7 @@ use pfs_core::fs::FileSystem;
 use pfs_core::io::Pool;
 use pfs_core::session::{self, SessionStore};
 use pfs_core::tree::creds;
-use pfs_core::volume::{self, OpenVolume, Volume, VolumeKind};
+use pfs_core::volume::{self, Meta, OpenVolume, Volume, VolumeKind};
 use pfs_core::{engine, io};
 
 use crate::cli::{Options, Socket};
@@ -176,7 +176,12 @@ fn open(options: &Options) -> Result<Opened, Error> {
 fn confine(sandbox: &Sandbox, kind: &mut VolumeKind) -> Result<(), sandbox::Error> {
     match kind {
         VolumeKind::Striped { meta, targets, .. } => {
-            for place in std::iter::once(meta).chain(targets) {
+            let dir = sandbox.confine(&meta.dir)?;
+            *meta = Meta::within(dir).map_err(|(_, source)| sandbox::Error::Step {
+                doing: "open the metadata directory's directories again",
+                source,
+            })?;
+            for place in targets {
                 *place = sandbox.confine(&*place)?;
             }
         }

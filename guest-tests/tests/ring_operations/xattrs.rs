@@ -116,7 +116,7 @@ fn the_volumes_own_are_hidden(mount: &mut Mount, volume: &Volume) {
     let node = file.nodeid;
     fs.setxattr(node, "user.mine", b"1", 0).unwrap();
     if volume.is_striped() {
-        let inode = volume.path().join("meta/f");
+        let inode = volume.path().join("meta/namespace/f");
         let mut value = [0_u8; 256];
         rustix::fs::getxattr(inode, "user.pfs.file", &mut value[..]).unwrap();
     } else {

@@ -66,7 +66,7 @@ impl Bench {
     /// Where names lie on the host.
     fn names(&self) -> PathBuf {
         match self.volume.is_striped() {
-            true => self.volume.path().join("meta"),
+            true => self.volume.path().join("meta/namespace"),
             false => self.volume.path().to_owned(),
         }
     }

@@ -148,7 +148,16 @@ impl Made {
 
     /// Makes a directory that is not there, for the owner only to write.
     fn dir(&mut self, path: &Path) -> Result<(), Error> {
-        let made = DirBuilder::new().mode(0o755).create(path);
+        self.dir_with(path, 0o755)
+    }
+
+    /// Makes a directory that is not there, for the owner only.
+    fn private_dir(&mut self, path: &Path) -> Result<(), Error> {
+        self.dir_with(path, 0o700)
+    }
+
+    fn dir_with(&mut self, path: &Path, mode: u32) -> Result<(), Error> {
+        let made = DirBuilder::new().mode(mode).create(path);
         made.map_err(|source| Error::io("make", path, source))?;
         self.steps.push(Step::Dir(path.into()));
         Ok(())
@@ -188,6 +197,8 @@ impl Made {
         self.dir(&meta)?;
         let dir = self.mark(&meta, uuid)?;
         check_fallocate(dir.as_fd(), &meta)?;
+        self.dir(&meta.join(place::NAMESPACE_NAME))?;
+        self.private_dir(&meta.join(place::ORPHANS_NAME))?;
         let mut claimed: Vec<PathBuf> = Vec::new();
         let mut targets = Vec::new();
         for (index, path) in (0u32..).zip(&new.targets) {

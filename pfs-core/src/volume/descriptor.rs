@@ -15,8 +15,8 @@ use super::size::Size;
 use super::Error;
 use crate::layout::{Layout, STRIPE_COUNT_MAX};
 
-/// The newest format of `volume.toml` that this code reads, and the one it writes.
-pub const FORMAT: u32 = 1;
+/// The format of `volume.toml` that this code reads and writes.
+pub const FORMAT: u32 = 2;
 /// Most bytes of a file that can stay in its inode.
 pub const MDT_SIZE_MAX_BYTES: u64 = 16 << 20;
 /// `mdt_size` is a multiple of this, in bytes.
@@ -46,7 +46,7 @@ pub enum Engine {
 /// What a `striped` volume consists of. Paths are relative to the volume's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Striped {
-    /// The namespace's root directory.
+    /// The metadata directory: the namespace and what goes with it.
     pub meta: PathBuf,
     /// The targets, by index.
     pub targets: Vec<PathBuf>,
@@ -173,10 +173,17 @@ impl Descriptor {
                 return Err(Error::NewerFormat {
                     path: file(),
                     found,
+                    ours: FORMAT,
                 })
             }
             found if found < 1 => {
                 return Err(Error::NoSuchFormat {
+                    path: file(),
+                    found,
+                })
+            }
+            found if found < i64::from(FORMAT) => {
+                return Err(Error::OlderFormat {
                     path: file(),
                     found,
                 })

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::descriptor::FORMAT;
 use super::size::Size;
 use crate::{layout, target};
 
@@ -41,10 +40,19 @@ pub enum Error {
         message: String,
     },
     #[error(
-        "{path} has format {found}, newer than format {FORMAT}, the newest that this program \
+        "{path} has format {found}, newer than format {ours}, the one that this program \
          reads: use the pfs-virtiofsd that made the volume, or a later one"
     )]
-    NewerFormat { path: PathBuf, found: i64 },
+    NewerFormat {
+        path: PathBuf,
+        found: i64,
+        ours: u32,
+    },
+    #[error(
+        "{path} has format {found}, which only a development version of this program made: make \
+         the volume anew (pfsctl volume create) and copy its data with the version that made it"
+    )]
+    OlderFormat { path: PathBuf, found: i64 },
     #[error("{path}: format {found} is not one that ever was: the first is format 1")]
     NoSuchFormat { path: PathBuf, found: i64 },
     #[error(

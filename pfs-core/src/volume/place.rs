@@ -17,15 +17,20 @@ pub const PLACE_XATTR: &str = "user.pfs.volume";
 /// Opens `path`, and where a `uuid` is given checks the mark.
 pub(super) fn open(path: &Path, uuid: Option<Uuid>) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT => Error::PlaceMissing { path: path.into() },
-        Errno::NOTDIR => Error::PlaceNotADirectory { path: path.into() },
-        errno => Error::io("open", path, errno),
-    })?;
+    let dir =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| cannot_open(path, errno))?;
     if let Some(uuid) = uuid {
         check_mark(&dir, path, uuid)?;
     }
     Ok(dir)
+}
+
+fn cannot_open(path: &Path, errno: Errno) -> Error {
+    match errno {
+        Errno::NOENT => Error::PlaceMissing { path: path.into() },
+        Errno::NOTDIR => Error::PlaceNotADirectory { path: path.into() },
+        errno => Error::io("open", path, errno),
+    }
 }
 
 fn check_mark(dir: &OwnedFd, path: &Path, uuid: Uuid) -> Result<(), Error> {
@@ -69,6 +74,49 @@ pub(super) fn mark(dir: &OwnedFd, path: &Path, uuid: Uuid) -> Result<(), Error> 
 pub(super) fn unmark(dir: &OwnedFd) {
     // Only to undo: there is nothing to do about a failure.
     let _ = rustix::fs::fremovexattr(dir, PLACE_XATTR);
+}
+
+/// Name of the guest's tree in a metadata directory.
+pub(super) const NAMESPACE_NAME: &str = "namespace";
+/// Name of the directory of files without a name in a metadata directory.
+pub(super) const ORPHANS_NAME: &str = "orphans";
+
+/// An open metadata directory. What is in it is one mount: names move between its directories.
+#[derive(Debug)]
+pub struct Meta {
+    /// The directory itself, readable.
+    pub dir: OwnedFd,
+    /// The root of the guest's tree, readable.
+    pub namespace: OwnedFd,
+    /// Files that lost their last name while they were in use, readable.
+    pub orphans: OwnedFd,
+}
+
+impl Meta {
+    /// Opens the directories in the metadata directory `dir`; an error names the one.
+    pub fn within(dir: OwnedFd) -> Result<Meta, (&'static str, Errno)> {
+        let open = |name| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(|errno| (name, errno))
+        };
+        let (namespace, orphans) = (open(NAMESPACE_NAME)?, open(ORPHANS_NAME)?);
+        Ok(Meta {
+            dir,
+            namespace,
+            orphans,
+        })
+    }
+
+    /// Opens the metadata directory `path` of the volume `uuid`.
+    pub(super) fn open(path: &Path, uuid: Uuid) -> Result<Meta, Error> {
+        let dir = open(path, Some(uuid))?;
+        check_writable(&dir, path)?;
+        let meta =
+            Meta::within(dir).map_err(|(name, errno)| cannot_open(&path.join(name), errno))?;
+        check_writable(&meta.namespace, &path.join(NAMESPACE_NAME))?;
+        check_writable(&meta.orphans, &path.join(ORPHANS_NAME))?;
+        Ok(meta)
+    }
 }
 
 /// What stands in the way of writing to a directory.

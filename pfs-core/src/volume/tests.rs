@@ -94,6 +94,11 @@ fn what_is_created_opens() {
     assert!(made.path.join("targets/3/objects/ff").is_dir());
     let mode = fs::metadata(made.path.join("meta")).unwrap().permissions();
     assert_eq!(mode.mode() & 0o7777, 0o755);
+    let mode = |name| {
+        let metadata = fs::metadata(made.path.join("meta").join(name)).unwrap();
+        metadata.permissions().mode() & 0o7777
+    };
+    assert_eq!((mode("namespace"), mode("orphans")), (0o755, 0o700));
 }
 
 #[test]
@@ -338,6 +343,18 @@ fn places_without_the_mark_are_refused() {
     fs::remove_dir(&meta).unwrap();
     fs::rename(other.path.join("meta"), &meta).unwrap();
     refused(&made.path, &["belongs to volume"]);
+    fs::remove_dir_all(&meta).unwrap();
+    fs::rename(&away, &meta).unwrap();
+    for name in ["namespace", "orphans"] {
+        let dir = meta.join(name);
+        fs::remove_dir(&dir).unwrap();
+        refused(&made.path, &[name, "is missing"]);
+        symlink(temp.path(), &dir).unwrap();
+        refused(&made.path, &[name]);
+        fs::remove_file(&dir).unwrap();
+        fs::create_dir(&dir).unwrap();
+    }
+    Volume::open(&made.path).unwrap();
 }
 
 /// What a guest could leave in the plain directory that it shares, for the next start.
@@ -350,7 +367,7 @@ fn a_planted_descriptor_reaches_nothing() {
     let planted = share.join("volume.toml");
     let uuid = "5b1b2b46-7a1e-4b5e-9a5b-0c6c63a2b9aa";
     for path in ["/", "../victim/meta", "/etc"] {
-        let text = format!("format=1\nengine=\"posix\"\nuuid=\"{uuid}\"\npath=\"{path}\"\n");
+        let text = format!("format=2\nengine=\"posix\"\nuuid=\"{uuid}\"\npath=\"{path}\"\n");
         fs::write(&planted, text).unwrap();
         refused(&share, &["volume"]);
     }
@@ -450,7 +467,7 @@ fn another_users_volume_is_refused() {
 
 // ---- the descriptor's text -------------------------------------------------------------
 
-const GOOD: &str = "format = 1
+const GOOD: &str = "format = 2
 engine = \"striped\"
 uuid = \"5b1b2b46-7a1e-4b5e-9a5b-0c6c63a2b9aa\"
 meta = \"meta\"
@@ -506,21 +523,30 @@ fn bad_descriptors_are_refused_with_file_line_and_key() {
         ("\"1M\"", "\"1Q\"", &[":7:", "stripe_unit", "1Q"]),
         ("\"1M\"", "-1", &[":7:", "stripe_unit"]),
         ("\"1M\"", "1000", &["v/volume.toml", "stripe unit of 1000"]),
-        ("= 2", "= 3", &["stripe count of 3", "there are 2"]),
-        ("= 2", "= 0", &["stripe count of 0"]),
+        (
+            "count = 2",
+            "count = 3",
+            &["stripe count of 3", "there are 2"],
+        ),
+        ("count = 2", "count = 0", &["stripe count of 0"]),
         ("= 65536", "= 65537", &["mdt_size of 65537"]),
         ("mdt_size = 65536", "", &["missing field `mdt_size`"]),
         ("\"5b1b", "\"zz1b", &[":3:", "uuid"]),
         (
-            "format = 1",
             "format = 2",
-            &["v/volume.toml", "format 2", "newer", "use the"],
+            "format = 3",
+            &["v/volume.toml", "format 3", "newer", "use the"],
         ),
-        ("format = 1", "format = 0", &["format 0"]),
-        ("format = 1", "", &["missing field `format`"]),
         (
+            "format = 2",
             "format = 1",
-            "format = 1\nformat = 1",
+            &["v/volume.toml", "format 1", "make the volume anew"],
+        ),
+        ("format = 2", "format = 0", &["format 0"]),
+        ("format = 2", "", &["missing field `format`"]),
+        (
+            "format = 2",
+            "format = 2\nformat = 2",
             &[":2:", "duplicate"],
         ),
         (

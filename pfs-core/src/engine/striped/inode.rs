@@ -115,6 +115,7 @@ impl StripedInode {
         let (column, slot) = stripe.slot(object);
         let made = self.volume.targets.open(&stripe.record, column, true)?;
         stripe.made_object.store(true, Ordering::Release);
+        stripe.record.set_made(&stripe.guard, column)?;
         Ok(slot
             .get_or_init(|| made.unwrap_or_else(|| unreachable!("it was to be made")))
             .clone())

@@ -445,7 +445,7 @@ fn a_large_file_lies_in_equal_shares_and_goes_whole() {
         let bytes: u64 = share.iter().sum();
         assert!(bytes.abs_diff((16 << 20) / 4) <= UNIT, "{shares:?}");
     }
-    let inode = rig.path().join("meta/big");
+    let inode = rig.path().join("meta/namespace/big");
     use std::os::unix::fs::MetadataExt;
     assert!(
         inode.metadata().unwrap().blocks() * 512 <= MDT_SIZE,
@@ -464,7 +464,12 @@ fn a_file_being_written_does_not_fill_the_metadata_target() {
     for index in 0..600 {
         mount.write(file, index << 20, &[1]);
     }
-    let blocks = rig.path().join("meta/long").metadata().unwrap().blocks();
+    let blocks = rig
+        .path()
+        .join("meta/namespace/long")
+        .metadata()
+        .unwrap()
+        .blocks();
     assert!(
         blocks * 512 < 300 * 4096 + MDT_SIZE,
         "{blocks} blocks for a size"
