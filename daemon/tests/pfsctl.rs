@@ -330,3 +330,45 @@ fn create_refuses() {
         refused(dir, args, &["target 2 is missing"]);
     }
 }
+
+#[test]
+fn layouts_are_shown_and_set() {
+    let temp = temp();
+    let dir = temp.path();
+    let create = ["volume", "create", "v", "--targets", "2"];
+    ok(dir, &create);
+    fs::write(dir.join("local"), noise(300_000)).unwrap();
+    ok(dir, &["put", "-p", "v", "/d/before", "local"]);
+    let usual = "stripe_unit=1048576 stripe_count=2 mdt_size=65536\n";
+    assert_eq!(ok(dir, &["layout", "get", "v", "/d"]), usual);
+    let set = ["layout", "set", "v", "/d"];
+    let to = |args: &[&'static str]| [&set[..], args].concat();
+    ok(dir, &to(&["--stripe-count", "1", "--mdt-size", "0"]));
+    ok(dir, &to(&["--stripe-unit", "64K"]));
+    let other = "stripe_unit=65536 stripe_count=1 mdt_size=0\n";
+    assert_eq!(ok(dir, &["layout", "get", "v", "/d"]), other);
+    ok(dir, &["put", "v", "/d/after", "local"]);
+    assert_eq!(ok(dir, &["layout", "get", "v", "/d/after"]), other);
+    assert_eq!(ok(dir, &["layout", "get", "v", "/d/before"]), usual);
+    assert_eq!(
+        ok_bytes(dir, &["get", "v", "/d/after"], b""),
+        noise(300_000)
+    );
+    ok(dir, &to(&["--inherit"]));
+    assert_eq!(ok(dir, &["layout", "get", "v", "/d"]), usual);
+
+    refused(dir, &set, &["--stripe-unit"]);
+    refused(
+        dir,
+        &to(&["--stripe-count", "3"]),
+        &["/d", "number of targets"],
+    );
+    refused(dir, &to(&["--mdt-size", "1"]), &["multiples of 4K"]);
+    let file = ["layout", "set", "v", "/d/after", "--stripe-count", "2"];
+    refused(dir, &file, &["empty"]);
+    refused(dir, &["layout", "get", "v", "/none"], &["/none"]);
+    ok(dir, &["volume", "create", "p", "--engine", "posix"]);
+    refused(dir, &["layout", "get", "p", "/"], &["striped volume"]);
+    let posix = ["layout", "set", "p", "/", "--stripe-count", "1"];
+    refused(dir, &posix, &["striped volume"]);
+}

@@ -101,6 +101,11 @@ impl Client {
         })
     }
 
+    /// Acts as `caller` from now on.
+    pub fn act_as(&mut self, caller: Caller) {
+        self.caller = caller;
+    }
+
     /// Makes one call and waits for its answer:
     /// `client.call(|fs, req, reply| fs.mkdir(req, parent, name, &make, reply))`.
     pub fn call<T: Expected>(

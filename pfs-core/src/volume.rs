@@ -20,14 +20,18 @@ mod descriptor;
 mod error;
 mod place;
 pub mod size;
+mod usage;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 pub use create::{create, CreateOptions, NewEngine, NewTargets};
-pub use descriptor::{Descriptor, Engine, Striped, FORMAT, MDT_SIZE_MAX_BYTES};
+pub use descriptor::{
+    Descriptor, Engine, Striped, FORMAT, MDT_SIZE_MAX_BYTES, MDT_SIZE_STEP_BYTES,
+};
 pub use error::{Error, Impossible};
 pub use place::{Meta, PLACE_XATTR};
+pub use usage::{Limits, Usage, Used, USAGE_NAME};
 pub(crate) use {
     descriptor::{parse, read_text},
     place::{writable, NotWritable},
@@ -61,6 +65,8 @@ pub struct OpenVolume {
 pub enum VolumeKind {
     Striped {
         meta: Meta,
+        /// What all who use the volume count and know together.
+        usage: Usage,
         /// The `objects` directory of each target, readable, by the target's index.
         targets: Vec<OwnedFd>,
         /// The layout of new files.
@@ -125,10 +131,17 @@ impl Volume {
 
     fn open_striped(&self, striped: &Striped) -> Result<VolumeKind, Error> {
         let uuid = self.descriptor.uuid.unwrap_or_default();
-        let meta = Meta::open(&self.path.join(&striped.meta), uuid)?;
+        let path = self.path.join(&striped.meta);
+        let meta = Meta::open(&path, uuid)?;
+        let usage = Usage::open(&meta.dir, &path)?;
+        let joined = usage.join();
+        if !joined.map_err(|errno| Error::io("lock", &path.join(USAGE_NAME), errno))? {
+            return Err(Error::InUse { path });
+        }
         let paths = striped.targets.iter().map(|path| self.path.join(path));
         Ok(VolumeKind::Striped {
             meta,
+            usage,
             targets: target::open_all(uuid, &paths.collect::<Vec<_>>())?,
             layout: striped.layout,
             mdt_size_bytes: striped.mdt_size_bytes,

@@ -9,6 +9,7 @@ use crate::fs::Errno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
     Find,
+    GetXattr,
     List,
     Make,
     MakeDir,
@@ -16,6 +17,7 @@ pub enum Doing {
     Read,
     Remove,
     Rename,
+    SetXattr,
     Sync,
     Write,
 }
@@ -24,6 +26,7 @@ impl fmt::Display for Doing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Doing::Find => "find",
+            Doing::GetXattr => "read an attribute of",
             Doing::List => "list",
             Doing::Make => "make",
             Doing::MakeDir => "make directory",
@@ -31,6 +34,7 @@ impl fmt::Display for Doing {
             Doing::Read => "read",
             Doing::Remove => "remove",
             Doing::Rename => "put in place",
+            Doing::SetXattr => "set an attribute of",
             Doing::Sync => "sync",
             Doing::Write => "write",
         })

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{components, Client, Doing, Error, Node};
-use crate::fs::{Attr, DirList, Errno, Handle, Make, Name, NodeId};
+use crate::fs::{Attr, DirList, Errno, Handle, Make, Name, NodeId, XattrName};
 
 /// Room for the entries of one `readdir`, in bytes.
 const DIR_ROOM_BYTES: usize = 64 << 10;
@@ -125,6 +125,27 @@ impl Client {
         let node = self.lookup_path(path)?;
         self.call(|fs, req, reply| fs.readlink(req, node.id, reply))
             .map_err(failed(Doing::Read, path))
+    }
+
+    /// The value of attribute `name` of the node at `path`.
+    pub fn get_xattr(&mut self, path: &Path, name: &XattrName) -> Result<Vec<u8>, Error> {
+        let node = self.lookup_path(path)?;
+        self.call(|fs, req, reply| fs.getxattr(req, node.id, name, reply))
+            .map_err(failed(Doing::GetXattr, path))
+    }
+
+    /// Sets attribute `name` of the node at `path`.
+    pub fn set_xattr(&mut self, path: &Path, name: &XattrName, value: &[u8]) -> Result<(), Error> {
+        let node = self.lookup_path(path)?;
+        self.call(|fs, req, reply| fs.setxattr(req, node.id, name, value, 0, reply))
+            .map_err(failed(Doing::SetXattr, path))
+    }
+
+    /// Removes attribute `name` of the node at `path`.
+    pub fn remove_xattr(&mut self, path: &Path, name: &XattrName) -> Result<(), Error> {
+        let node = self.lookup_path(path)?;
+        self.call(|fs, req, reply| fs.removexattr(req, node.id, name, reply))
+            .map_err(failed(Doing::SetXattr, path))
     }
 
     /// Makes the directory at `path` and those above it that are not there.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::names::file_flags;
-use super::{Inode, Tree};
-use crate::fs::{Attr, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
+use super::{Inode, Tree, XattrChange};
+use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::Io;
 
 /// The data of regular files in a tree.
@@ -82,6 +82,30 @@ pub trait FileData: Send + Sync + 'static {
 
     /// Completes attributes that the tree does not know. Runs on the worker.
     fn complete_attr(&self, _tree: &Tree, _node: NodeId, _attr: &mut Attr) {}
+
+    /// Whether `name` is an attribute that the engine itself answers, by the methods below.
+    fn is_virtual_xattr(&self, name: &XattrName) -> bool {
+        let rest = name.as_c_str().to_bytes().strip_prefix(b"user.pfs.layout");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'.')))
+    }
+
+    /// Reads such an attribute. Runs on the worker.
+    fn get_virtual_xattr(&self, _: &Tree, _: &Inode, _: &XattrName) -> Result<Vec<u8>> {
+        Err(Errno::NODATA)
+    }
+
+    /// Sets or removes such an attribute.
+    fn change_virtual_xattr(&self, _: &Tree, _: &Arc<Inode>, change: &XattrChange) -> Result<()> {
+        Err(match change.value {
+            Some(_) => Errno::OPNOTSUPP,
+            None => Errno::NODATA,
+        })
+    }
+
+    /// `node` was just made in `parent`, and nobody has been told of it. Runs on the worker.
+    fn made(&self, _tree: &Tree, _parent: NodeId, _node: NodeId) -> Result<()> {
+        Ok(())
+    }
 
     /// What would be left behind if `name` went; asked before it goes, on the worker.
     fn victim(&self, _tree: &Tree, _parent: NodeId, _name: &Name) -> Option<Self::Victim> {

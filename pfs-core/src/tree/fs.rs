@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use super::dirs::OpenDir;
 use super::handles::Handles;
 use super::names::By;
-use super::{FileData, Inode, Tree};
+use super::{FileData, Inode, Tree, XattrChange};
 use crate::fs::*;
 use crate::io::Then;
 use crate::session::Kind;
@@ -147,10 +147,25 @@ impl<D: FileData> Shared<D> {
         Ok(())
     }
 
+    /// The answer to what made a name in `parent`.
+    fn complete_made(&self, parent: NodeId, entry: Result<Entry>) -> Result<Entry> {
+        let entry = entry?;
+        match self.data.made(&self.tree, parent, entry.node) {
+            Ok(()) => self.complete(Ok(entry)),
+            Err(errno) => {
+                self.tree.forget(entry.node, 1);
+                Err(errno)
+            }
+        }
+    }
+
     /// The answer to a create: what was taken on the way is given back on failure.
     fn created(&self, made: super::names::CreatedFile, how: OpenFlags) -> Result<Created> {
         let mut entry = made.entry;
         let opened = self.tree.inode(entry.node).and_then(|inode| {
+            if let Some(parent) = made.made_in {
+                self.data.made(&self.tree, parent, entry.node)?;
+            }
             if entry.attr.size > 0 {
                 self.truncate_opened(&inode, how)?;
                 entry.attr = self.attr(&inode)?;
@@ -278,7 +293,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         let rdev = rustix::fs::makedev(major, minor);
         reply.send(
             self.0
-                .complete(self.0.tree.mknod(by(req), parent, name, make, rdev)),
+                .complete_made(parent, self.0.tree.mknod(by(req), parent, name, make, rdev)),
         );
     }
 
@@ -292,7 +307,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     ) {
         reply.send(
             self.0
-                .complete(self.0.tree.mkdir(by(req), parent, name, make)),
+                .complete_made(parent, self.0.tree.mkdir(by(req), parent, name, make)),
         );
     }
 
@@ -506,6 +521,9 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         flags: u32,
         reply: Reply<()>,
     ) {
+        if self.0.data.is_virtual_xattr(name) {
+            return self.change_virtual_xattr(req, node, name, (Some(value), flags), reply);
+        }
         attempt!(reply, self.0.visible_xattr(name, Errno::PERM));
         let inode = attempt!(reply, self.0.tree.inode(node));
         let set = self
@@ -516,6 +534,11 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn getxattr(&self, _: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<Vec<u8>>) {
+        if self.0.data.is_virtual_xattr(name) {
+            let inode = attempt!(reply, self.0.tree.inode(node));
+            let fs = &self.0;
+            return reply.send(fs.data.get_virtual_xattr(&fs.tree, &inode, name));
+        }
         attempt!(reply, self.0.visible_xattr(name, Errno::NODATA));
         let inode = attempt!(reply, self.0.tree.inode(node));
         reply.send(self.0.tree.get_xattr(&inode, name));
@@ -526,6 +549,9 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn removexattr(&self, req: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<()>) {
+        if self.0.data.is_virtual_xattr(name) {
+            return self.change_virtual_xattr(req, node, name, (None, 0), reply);
+        }
         attempt!(reply, self.0.visible_xattr(name, Errno::NODATA));
         let inode = attempt!(reply, self.0.tree.inode(node));
         reply.send(self.0.tree.remove_xattr(req.intent, &inode, name));
@@ -571,6 +597,23 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 }
 
 impl<D: FileData> TreeFs<D> {
+    /// Sets (`to` is a value and flags) or removes an attribute that the engine answers itself.
+    fn change_virtual_xattr(
+        &self,
+        req: &mut Req<'_>,
+        node: NodeId,
+        name: &XattrName,
+        to: (Option<&[u8]>, u32),
+        reply: Reply<()>,
+    ) {
+        let inode = attempt!(reply, self.0.tree.inode(node));
+        let by = (req.caller, req.intent);
+        let change = attempt!(reply, XattrChange::new(by, &inode, name, to.0, to.1));
+        self.blocking(req, reply, move |fs| {
+            fs.data.change_virtual_xattr(&fs.tree, &inode, &change)
+        });
+    }
+
     fn purge(&self, req: &mut Req<'_>, victim: Option<D::Victim>, reply: Reply<()>) {
         match victim {
             None => reply.ok(()),

@@ -37,6 +37,7 @@ use crate::session::SessionStore;
 pub use cache::Inode;
 pub use data::FileData;
 pub use fs::TreeFs;
+pub use xattrs::XattrChange;
 
 /// What a tree is opened with.
 #[derive(Clone)]

@@ -19,6 +19,8 @@ pub struct CreatedFile {
     pub entry: Entry,
     /// Opened as asked.
     pub fd: OwnedFd,
+    /// The directory that it was made in; `None` where it was found.
+    pub made_in: Option<NodeId>,
 }
 
 /// For whom, and with what memory of an earlier try, a name is made.
@@ -227,7 +229,11 @@ impl Tree {
                 Ok(fd) => {
                     let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
                     let entry = self.entry(path, &stat_fd(&fd)?)?;
-                    return Ok(CreatedFile { entry, fd });
+                    return Ok(CreatedFile {
+                        entry,
+                        fd,
+                        made_in: Some(parent.node),
+                    });
                 }
                 Err(Errno::EXIST) if !exclusive => {}
                 Err(errno) => return Err(errno),
@@ -241,7 +247,13 @@ impl Tree {
                 .inode(entry.node)
                 .and_then(|inode| self.reopen(&inode, open_flags))
             {
-                Ok(fd) => return Ok(CreatedFile { entry, fd }),
+                Ok(fd) => {
+                    return Ok(CreatedFile {
+                        entry,
+                        fd,
+                        made_in: making.may_be_ours().then_some(parent.node),
+                    })
+                }
                 Err(errno) => {
                     self.forget(entry.node, 1);
                     return Err(errno);
@@ -268,7 +280,11 @@ impl Tree {
         let fd = openat(&parent.fd, c".", make_flags, mode_of(make))?;
         let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
         let entry = self.entry(path, &stat_fd(&fd)?)?;
-        Ok(CreatedFile { entry, fd })
+        Ok(CreatedFile {
+            entry,
+            fd,
+            made_in: Some(parent.node),
+        })
     }
 }
 

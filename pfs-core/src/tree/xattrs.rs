@@ -1,15 +1,62 @@
 //! Extended attributes.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use rustix::fs::{getxattr, listxattr, removexattr, setxattr, XattrFlags};
 
 use super::replay::Making;
 use super::{Inode, Tree};
-use crate::fs::{Errno, Intent, IntentLog, Result, XattrName, XATTR_SIZE_MAX};
+use crate::fs::{Caller, Errno, Intent, IntentLog, Result, XattrName, XATTR_SIZE_MAX};
 
 /// Largest list of names that Linux hands out, in bytes (`XATTR_LIST_MAX`).
 const XATTR_LIST_MAX: usize = 65536;
+
+/// A change of an attribute that an engine answers itself.
+#[derive(Clone, Debug)]
+pub struct XattrChange {
+    pub caller: Caller,
+    name: CString,
+    /// The new value; `None` removes the attribute.
+    pub value: Option<Vec<u8>>,
+    pub flags: XattrFlags,
+    /// An earlier, unfinished try may have done it.
+    pub may_be_done: bool,
+}
+
+impl XattrChange {
+    /// A change of attribute `name` of `inode`, recorded before it is made. `flags` as in
+    /// `setxattr(2)`.
+    pub fn new(
+        (caller, log): (Caller, Option<&dyn IntentLog>),
+        inode: &Inode,
+        name: &XattrName,
+        value: Option<&[u8]>,
+        flags: u32,
+    ) -> Result<XattrChange> {
+        let known = XattrFlags::CREATE | XattrFlags::REPLACE;
+        let flags = XattrFlags::from_bits_retain(flags);
+        if !known.contains(flags) {
+            return Err(Errno::INVAL);
+        }
+        let intent = Intent::Victim { ino: inode.ino };
+        let may_be_done = log.and_then(IntentLog::replayed) == Some(intent);
+        if let Some(log) = log.filter(|_| !may_be_done) {
+            log.record(intent);
+        }
+        Ok(XattrChange {
+            caller,
+            name: name.as_c_str().to_owned(),
+            value: value.map(<[u8]>::to_vec),
+            flags,
+            may_be_done,
+        })
+    }
+
+    /// The attribute's name.
+    pub fn name(&self) -> Result<&XattrName> {
+        XattrName::new(&self.name)
+    }
+}
 
 impl Tree {
     /// Sets an attribute; `flags` as in `setxattr(2)`. With `XATTR_CREATE`, `log` tells an

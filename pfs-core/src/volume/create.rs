@@ -14,7 +14,9 @@ use rustix::fs::{FallocateFlags, Mode, OFlags, RenameFlags, CWD};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-use super::{place, Descriptor, Engine, Error, Striped, Volume, DESCRIPTOR_NAME};
+use super::{
+    place, Descriptor, Engine, Error, Limits, Striped, Usage, Volume, DESCRIPTOR_NAME, USAGE_NAME,
+};
 use crate::layout::Layout;
 use crate::target::{self, Identity, IDENTITY_NAME, OBJECTS_NAME};
 
@@ -35,6 +37,7 @@ pub enum NewEngine {
         /// `None` for as many as there are targets.
         stripe_count: Option<u32>,
         mdt_size_bytes: u64,
+        limits: Limits,
     },
     Posix {
         /// An existing directory to serve; `None` makes `data` in the volume's folder.
@@ -60,6 +63,7 @@ impl NewEngine {
             stripe_unit_bytes: 1 << 20,
             stripe_count: None,
             mdt_size_bytes: 64 << 10,
+            limits: Limits::default(),
         }
     }
 }
@@ -75,6 +79,7 @@ pub fn create(options: &CreateOptions) -> Result<Volume, Error> {
             stripe_unit_bytes,
             stripe_count,
             mdt_size_bytes,
+            limits,
         } => {
             let targets = match targets {
                 NewTargets::Inside(count) => {
@@ -92,6 +97,7 @@ pub fn create(options: &CreateOptions) -> Result<Volume, Error> {
                 targets,
                 layout: Layout::new(*stripe_unit_bytes, count, 0)?,
                 mdt_size_bytes: *mdt_size_bytes,
+                limits: *limits,
             };
             striped.check()?;
             Engine::Striped(made.striped(folder, uuid, striped)?)
@@ -199,6 +205,8 @@ impl Made {
         check_fallocate(dir.as_fd(), &meta)?;
         self.dir(&meta.join(place::NAMESPACE_NAME))?;
         self.private_dir(&meta.join(place::ORPHANS_NAME))?;
+        Usage::create(&dir, &meta, &new.limits, new.mdt_size_bytes)?;
+        self.steps.push(Step::File(meta.join(USAGE_NAME)));
         let mut claimed: Vec<PathBuf> = Vec::new();
         let mut targets = Vec::new();
         for (index, path) in (0u32..).zip(&new.targets) {

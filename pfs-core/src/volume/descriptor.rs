@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::error::Impossible;
 use super::size::Size;
-use super::Error;
+use super::{Error, Limits};
 use crate::layout::{Layout, STRIPE_COUNT_MAX};
 
 /// The format of `volume.toml` that this code reads and writes.
@@ -20,7 +20,7 @@ pub const FORMAT: u32 = 2;
 /// Most bytes of a file that can stay in its inode.
 pub const MDT_SIZE_MAX_BYTES: u64 = 16 << 20;
 /// `mdt_size` is a multiple of this, in bytes.
-const MDT_SIZE_STEP_BYTES: u64 = 4096;
+pub const MDT_SIZE_STEP_BYTES: u64 = 4096;
 /// Longest descriptor that is read, in bytes: thousands of targets fit.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 
@@ -54,6 +54,7 @@ pub struct Striped {
     pub layout: Layout,
     /// Bytes at the start of a file that stay in its inode.
     pub mdt_size_bytes: u64,
+    pub limits: Limits,
 }
 
 impl Engine {
@@ -107,6 +108,8 @@ struct StripedFile {
     #[serde(default = "default_meta")]
     meta: PathBuf,
     layout: LayoutTable,
+    #[serde(default)]
+    limits: LimitsTable,
     #[serde(rename = "target")]
     targets: Vec<TargetTable>,
 }
@@ -117,6 +120,13 @@ struct LayoutTable {
     stripe_unit: Size,
     stripe_count: u32,
     mdt_size: Size,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    capacity: Option<Size>,
+    inodes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -232,6 +242,7 @@ impl Descriptor {
                     layout.stripe_count(),
                     Size(striped.mdt_size_bytes),
                 );
+                text.push_str(&limits(&striped.limits));
                 for target in &striped.targets {
                     let _ = write!(text, "\n[[target]]\npath = {}\n", quote(target));
                 }
@@ -256,12 +267,31 @@ fn striped(file: StripedFile, path: &Path) -> Result<(Uuid, Engine), Error> {
             source,
         })?,
         mdt_size_bytes: table.mdt_size.0,
+        limits: Limits {
+            capacity_bytes: file.limits.capacity.map(|size| size.0),
+            inodes: file.limits.inodes,
+        },
     };
     striped.check().map_err(|source| Error::Values {
         path: path.into(),
         source,
     })?;
     Ok((file.uuid, Engine::Striped(striped)))
+}
+
+/// The table of limits, where there are any.
+fn limits(limits: &Limits) -> String {
+    if !limits.any() {
+        return String::new();
+    }
+    let mut text = "\n[limits]\n".to_owned();
+    if let Some(bytes) = limits.capacity_bytes {
+        let _ = writeln!(text, "capacity = \"{}\"", Size(bytes));
+    }
+    if let Some(inodes) = limits.inodes {
+        let _ = writeln!(text, "inodes = {inodes}");
+    }
+    text
 }
 
 /// A path as a TOML string.

@@ -103,6 +103,14 @@ pub enum Error {
     #[error(transparent)]
     Target(#[from] target::Error),
 
+    #[error("{path} is damaged: run pfsctl volume check --repair, which counts the volume anew")]
+    UsageDamaged { path: PathBuf },
+    #[error(
+        "the volume of {path} is being checked, or its limits set, by a process that must be alone \
+         with it: try again when that is done"
+    )]
+    InUse { path: PathBuf },
+
     // ---- making one ------------------------------------------------------------------
     #[error("{path} already holds a volume: choose another place, or remove it first")]
     AlreadyAVolume { path: PathBuf },

@@ -238,6 +238,7 @@ fn create_refuses_impossible_values() {
             stripe_unit_bytes: unit,
             stripe_count: count,
             mdt_size_bytes,
+            limits: crate::volume::Limits::default(),
         };
         let path = temp.path().join("vol");
         let error = create(&CreateOptions { path, engine }).unwrap_err();

@@ -3,6 +3,7 @@
 mod files;
 mod get;
 mod interrupt;
+mod layout;
 mod ls;
 mod open;
 mod put;
@@ -31,6 +32,9 @@ enum Command {
     /// Make or show a volume
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Show or set how files are striped
+    #[command(subcommand)]
+    Layout(LayoutCommand),
     Put(put::Args),
     Get(get::Args),
     Ls(ls::Args),
@@ -41,6 +45,12 @@ enum Command {
 enum VolumeCommand {
     Create(volume::Args),
     Show(show::Args),
+}
+
+#[derive(Subcommand)]
+enum LayoutCommand {
+    Get(layout::GetArgs),
+    Set(layout::SetArgs),
 }
 
 /// What a command fails with: told to the user, who can do nothing but read it.
@@ -54,6 +64,8 @@ fn main() -> ExitCode {
     let done = match &Args::parse().command {
         Command::Volume(VolumeCommand::Create(args)) => volume::create(args),
         Command::Volume(VolumeCommand::Show(args)) => show::show(args),
+        Command::Layout(LayoutCommand::Get(args)) => layout::get(args),
+        Command::Layout(LayoutCommand::Set(args)) => layout::set(args),
         Command::Put(args) => put::put(args),
         Command::Get(args) => get::get(args),
         Command::Ls(args) => ls::ls(args),

@@ -1,11 +1,14 @@
 //! A striped file in use by this process.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use rustix::fs::{fallocate, fremovexattr, ftruncate, FallocateFlags, OFlags};
+use rustix::fs::{
+    fallocate, fremovexattr, fsetxattr, ftruncate, FallocateFlags, OFlags, XattrFlags,
+};
 
+use super::file_layout::{self, FileLayout};
 use super::record::{self, Record};
 use super::{has_no_name, Volume};
 use crate::fs::{Errno, Result};
@@ -15,6 +18,8 @@ use crate::tree::proc::last_errno;
 
 /// The byte of an inode that guards lie on: beyond every file, so it never meets a guest's lock.
 const GUARD_BYTE: i64 = i64::MAX - 1;
+/// The byte that is locked against changes of the layout.
+const LAYOUT_BYTE: i64 = i64::MAX - 8;
 
 /// Blocks that only carry the size are freed after so many extensions, and at the last close.
 const FREE_EVERY: u32 = 256;
@@ -23,8 +28,19 @@ const FREE_EVERY: u32 = 256;
 pub(super) struct StripedInode {
     pub volume: Arc<Volume>,
     stripe: OnceLock<Stripe>,
+    /// Where a file without a record is looked at for a layout of its own.
+    pin: OnceLock<Pin>,
+    /// Held while the pin is made, or the layout changed.
+    changing: Mutex<()>,
     /// How often the size was extended, each time with a block in the inode to carry it.
     extended: AtomicU32,
+}
+
+/// What holds the layout of a file without a record as it is.
+struct Pin {
+    /// A descriptor of the inode, with a shared lock against changes of its layout.
+    fd: OwnedFd,
+    mdt_size_bytes: AtomicU64,
 }
 
 /// The objects of a file that has striped bytes.
@@ -43,17 +59,86 @@ impl StripedInode {
         StripedInode {
             volume,
             stripe: OnceLock::new(),
+            pin: OnceLock::new(),
+            changing: Mutex::new(()),
             extended: AtomicU32::new(0),
         }
     }
 
-    /// Bytes at the start of the file that are in the inode.
-    pub fn mdt_size_bytes(&self) -> u64 {
-        self.stripe
-            .get()
-            .map_or(self.volume.mdt_size_bytes, |stripe| {
-                stripe.record.mdt_size_bytes
-            })
+    /// Bytes at the start of the file that are in the inode. `meta` is a descriptor of it.
+    pub fn mdt_size_bytes(&self, meta: impl AsFd) -> Result<u64> {
+        if let Some(stripe) = self.stripe.get() {
+            return Ok(stripe.record.mdt_size_bytes);
+        }
+        if !self.volume.usage.has_layouts() {
+            return Ok(self.volume.default.mdt_size_bytes);
+        }
+        let pin = self.pin(meta)?;
+        Ok(pin.mdt_size_bytes.load(Ordering::Relaxed))
+    }
+
+    /// The pin, made now if there is none.
+    fn pin(&self, meta: impl AsFd) -> Result<&Pin> {
+        if let Some(pin) = self.pin.get() {
+            return Ok(pin);
+        }
+        let _changing = crate::sync::lock(&self.changing);
+        self.pin_locked(meta)
+    }
+
+    fn pin_locked(&self, meta: impl AsFd) -> Result<&Pin> {
+        if let Some(pin) = self.pin.get() {
+            return Ok(pin);
+        }
+        let fd = open_again(&self.volume, meta)?;
+        lock(&fd, LAYOUT_BYTE, libc::F_RDLCK, true)?;
+        let layout = self.volume.own_layout(&fd)?.unwrap_or(self.volume.default);
+        Ok(self.pin.get_or_init(|| Pin {
+            fd,
+            mdt_size_bytes: AtomicU64::new(layout.mdt_size_bytes),
+        }))
+    }
+
+    /// Changes the layout of a file that has no data and no record: `EBUSY` for any other, and
+    /// while another process has it open. `meta` is a descriptor of the inode.
+    pub fn set_layout(
+        &self,
+        meta: impl AsFd,
+        change: impl FnOnce(FileLayout) -> Result<FileLayout>,
+    ) -> Result<()> {
+        let _changing = crate::sync::lock(&self.changing);
+        let pin = self.pin_locked(meta)?;
+        match lock(&pin.fd, LAYOUT_BYTE, libc::F_WRLCK, false) {
+            Err(Errno::AGAIN | Errno::ACCESS) => return Err(Errno::BUSY),
+            locked => locked?,
+        }
+        let done = self.set_layout_alone(pin, change);
+        // Others may have it open again; a failure would only keep them waiting.
+        let shared = lock(&pin.fd, LAYOUT_BYTE, libc::F_RDLCK, false);
+        done.and(shared)
+    }
+
+    fn set_layout_alone(
+        &self,
+        pin: &Pin,
+        change: impl FnOnce(FileLayout) -> Result<FileLayout>,
+    ) -> Result<()> {
+        let now = self.volume.own_layout(&pin.fd)?;
+        let new = change(now.unwrap_or(self.volume.default))?;
+        if Record::load(&pin.fd)?.is_some() || size_fd(&pin.fd)? > 0 {
+            return Err(Errno::BUSY);
+        }
+        self.volume.usage.add_layout(new.mdt_size_bytes);
+        let name = file_layout::xattr_name().as_c_str();
+        fsetxattr(
+            &pin.fd,
+            name,
+            new.to_string().as_bytes(),
+            XattrFlags::empty(),
+        )?;
+        pin.mdt_size_bytes
+            .store(new.mdt_size_bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The objects, if the file has striped bytes. `meta` is a descriptor of the inode.
@@ -73,10 +158,19 @@ impl StripedInode {
         }
         let guard = take_guard(&self.volume, meta)?;
         let volume = &self.volume;
-        let new = Record::new(volume.layout, volume.mdt_size_bytes, volume.targets.count());
         let record = match Record::load(&guard)? {
             Some(record) => record,
-            None => new.fix(&guard)?,
+            None => {
+                let layout = match volume.usage.has_layouts() {
+                    true => {
+                        // From here on no other process changes it.
+                        self.pin(&guard)?;
+                        volume.own_layout(&guard)?.unwrap_or(volume.default)
+                    }
+                    false => volume.default,
+                };
+                Record::new(&layout, volume.targets.count()).fix(&guard)?
+            }
         };
         Ok(self.put(record, guard))
     }
@@ -126,7 +220,8 @@ impl StripedInode {
         fallocate(&meta, FallocateFlags::empty(), end - 1, 1)?;
         // A long file written in one go must not fill the metadata target.
         if self.extended.fetch_add(1, Ordering::Relaxed) % FREE_EVERY == FREE_EVERY - 1 {
-            free_size_blocks(meta, self.mdt_size_bytes());
+            let mdt_size = self.mdt_size_bytes(&meta)?;
+            free_size_blocks(meta, mdt_size);
         }
         Ok(())
     }
@@ -162,7 +257,9 @@ impl Drop for StripedInode {
         }
         // Let go of the shared lock before trying for the exclusive one, or two who let go at
         // once would each see the other.
-        if has_no_name(&stripe.guard) && lock(&stripe.guard, libc::F_UNLCK, false).is_ok() {
+        if has_no_name(&stripe.guard)
+            && lock(&stripe.guard, GUARD_BYTE, libc::F_UNLCK, false).is_ok()
+        {
             purge_if_last(&self.volume, &stripe.guard);
         }
     }
@@ -180,28 +277,32 @@ fn free_size_blocks(meta: impl AsFd, mdt_size_bytes: u64) {
 
 /// A descriptor of the inode behind `meta` with the shared lock on it.
 fn take_guard(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
-    // Its own open file description: locks belong to that. Where the inode cannot be opened for
-    // writing, it can be read, but not deleted by this process.
-    let guard = match volume.proc.open_fd(&meta, OFlags::RDWR | OFlags::CLOEXEC) {
-        Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => volume
-            .proc
-            .open_fd(&meta, OFlags::RDONLY | OFlags::CLOEXEC)?,
-        result => result?,
-    };
-    lock(&guard, libc::F_RDLCK, true)?;
+    let guard = open_again(volume, meta)?;
+    lock(&guard, GUARD_BYTE, libc::F_RDLCK, true)?;
     Ok(guard)
+}
+
+/// An open file description of its own for the inode behind `meta`: locks belong to that. Where
+/// the inode cannot be opened for writing, it can be read, but not deleted by this process.
+fn open_again(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
+    match volume.proc.open_fd(&meta, OFlags::RDWR | OFlags::CLOEXEC) {
+        Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => {
+            volume.proc.open_fd(&meta, OFlags::RDONLY | OFlags::CLOEXEC)
+        }
+        result => result,
+    }
 }
 
 /// Deletes the objects of an inode without a name, if no process uses them. `meta` is open for
 /// writing, and holds no lock.
 pub(super) fn purge_if_last(volume: &Volume, meta: &OwnedFd) {
-    if !has_no_name(meta) || lock(meta, libc::F_WRLCK, false).is_err() {
+    if !has_no_name(meta) || lock(meta, GUARD_BYTE, libc::F_WRLCK, false).is_err() {
         return;
     }
     if let Err(errno) = purge(volume, meta) {
         log::warn!("objects of a removed file are left behind: {errno}");
     }
-    let _ = lock(meta, libc::F_UNLCK, false);
+    let _ = lock(meta, GUARD_BYTE, libc::F_UNLCK, false);
 }
 
 fn purge(volume: &Volume, meta: &OwnedFd) -> Result<()> {
@@ -218,7 +319,7 @@ fn purge(volume: &Volume, meta: &OwnedFd) -> Result<()> {
 }
 
 /// Sets or drops the guard's lock, which belongs to the open file description of `fd`.
-fn lock(fd: &OwnedFd, kind: libc::c_int, wait: bool) -> Result<()> {
+fn lock(fd: &OwnedFd, byte: i64, kind: libc::c_int, wait: bool) -> Result<()> {
     let command = if wait {
         libc::F_OFD_SETLKW
     } else {
@@ -227,7 +328,7 @@ fn lock(fd: &OwnedFd, kind: libc::c_int, wait: bool) -> Result<()> {
     let range = libc::flock64 {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: GUARD_BYTE,
+        l_start: byte,
         l_len: 1,
         l_pid: 0,
     };

@@ -5,6 +5,8 @@
 //! small files never touch a target. The rest is RAID-0 over object files, one per target.
 //!
 //! - [`record`]: what the inode says of a striped file: object id, layout.
+//! - [`file_layout`]: what a file is made with, as text. [`layouts`]: whose layout is which, and
+//!   who may change it.
 //! - [`inode`]: a striped file in use by this process: its objects' descriptors, its guard.
 //! - [`transfer`]: reads and writes. [`ops`]: what may block: truncate, seek, copy, allocate.
 //! - [`objects`]: object files on targets.
@@ -18,7 +20,9 @@
 //! *A guard while in use.* A process that uses a file's objects holds a shared lock on the inode;
 //! who removes the last name, or lets go last, deletes the objects only under the exclusive one.
 
+mod file_layout;
 mod inode;
+mod layouts;
 mod objects;
 mod ops;
 mod record;
@@ -30,11 +34,13 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rustix::fs::{openat, Mode, OFlags};
 
-use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs};
+use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::{Fd, Io};
 use crate::layout::Layout;
 use crate::tree::proc::ProcFd;
-use crate::tree::{FileData, Inode, Tree};
+use crate::tree::{FileData, Inode, Tree, XattrChange};
+use crate::volume::Usage;
+use file_layout::{FileLayout, Part};
 use inode::StripedInode;
 use objects::Targets;
 use record::Record;
@@ -49,10 +55,10 @@ pub struct Striped {
 /// What all files of the volume share.
 struct Volume {
     proc: ProcFd,
+    usage: Usage,
     targets: Targets,
-    /// Layout of files that get their first striped byte now.
-    layout: Layout,
-    mdt_size_bytes: u64,
+    /// The layout of files where nothing else was said.
+    default: FileLayout,
 }
 
 /// An open file.
@@ -66,6 +72,7 @@ impl Striped {
     /// File data on `targets` (their `objects` directories, by index).
     pub fn new(
         proc: ProcFd,
+        usage: Usage,
         targets: Vec<OwnedFd>,
         layout: Layout,
         mdt_size_bytes: u64,
@@ -73,9 +80,12 @@ impl Striped {
         let targets = Targets::new(targets);
         let shared = Arc::new(Volume {
             proc,
+            usage,
             targets,
-            layout,
-            mdt_size_bytes,
+            default: FileLayout {
+                layout,
+                mdt_size_bytes,
+            },
         });
         Striped {
             shared,
@@ -123,7 +133,7 @@ impl FileData for Striped {
             inode: self.inode(inode.node),
         };
         // With data in objects, the guard must be held before anyone removes the last name.
-        if crate::tree::attrs::size_fd(&file.meta)? > self.shared.mdt_size_bytes {
+        if crate::tree::attrs::size_fd(&file.meta)? > self.shared.mdt_size_min_bytes() {
             file.inode.stripe(&file.meta)?;
         }
         Ok(file)
@@ -171,7 +181,7 @@ impl FileData for Striped {
 
     fn truncates_at_once(&self, _: &Tree, inode: &Inode) -> bool {
         let size = crate::tree::attrs::size_fd(&inode.fd);
-        size.is_ok_and(|size| size <= self.shared.mdt_size_bytes)
+        size.is_ok_and(|size| size <= self.shared.mdt_size_min_bytes())
     }
 
     fn truncate(&self, tree: &Tree, inode: &Arc<Inode>, size: u64) -> Result<()> {
@@ -191,8 +201,9 @@ impl FileData for Striped {
         if attr.mode & libc::S_IFMT != libc::S_IFREG {
             return;
         }
-        attr.blksize = u32::try_from(self.shared.layout.stripe_unit_bytes()).unwrap_or(1 << 20);
-        if attr.size <= self.shared.mdt_size_bytes {
+        attr.blksize =
+            u32::try_from(self.shared.default.layout.stripe_unit_bytes()).unwrap_or(1 << 20);
+        if attr.size <= self.shared.mdt_size_min_bytes() {
             return;
         }
         let record = tree
@@ -202,6 +213,24 @@ impl FileData for Striped {
         if let Ok(record) = record {
             attr.blocks += self.shared.targets.blocks(&record);
         }
+    }
+
+    fn get_virtual_xattr(&self, tree: &Tree, inode: &Inode, name: &XattrName) -> Result<Vec<u8>> {
+        let part = Part::of(name).ok_or(Errno::NODATA)?;
+        Ok(self.layout(tree, inode)?.to_value(part))
+    }
+
+    fn change_virtual_xattr(
+        &self,
+        tree: &Tree,
+        inode: &Arc<Inode>,
+        change: &XattrChange,
+    ) -> Result<()> {
+        self.change_layout(tree, inode, change)
+    }
+
+    fn made(&self, tree: &Tree, parent: NodeId, node: NodeId) -> Result<()> {
+        self.inherit_layout(tree, parent, node)
     }
 
     fn victim(&self, tree: &Tree, parent: NodeId, name: &Name) -> Option<OwnedFd> {

@@ -55,7 +55,7 @@ pub(super) fn fallocate(file: &File, range: Range<u64>, mode: i32) -> Result<()>
     if !(kind.is_empty() || punch && keep_size || kind == FallocateFlags::ZERO_RANGE) {
         return Err(Errno::OPNOTSUPP);
     }
-    let mdt_size = file.inode.mdt_size_bytes();
+    let mdt_size = file.inode.mdt_size_bytes(&file.meta)?;
     let in_inode = range.start.min(mdt_size)..range.end.min(mdt_size);
     if !in_inode.is_empty() {
         alloc(
@@ -123,7 +123,7 @@ pub(super) fn lseek(file: &File, offset: u64, whence: u32) -> Result<u64> {
 }
 
 fn next_data(file: &File, offset: u64, size: u64) -> Result<Option<u64>> {
-    let mdt_size = file.inode.mdt_size_bytes();
+    let mdt_size = file.inode.mdt_size_bytes(&file.meta)?;
     if offset < mdt_size {
         // Beyond `mdt_size` the inode may have blocks that only carry the size.
         if let Some(data) = seek_fd(&file.meta, SeekFrom::Data(offset))?.filter(|at| *at < mdt_size)
@@ -150,7 +150,7 @@ fn next_data(file: &File, offset: u64, size: u64) -> Result<Option<u64>> {
 }
 
 fn next_hole(file: &File, offset: u64, size: u64) -> Result<u64> {
-    let mdt_size = file.inode.mdt_size_bytes();
+    let mdt_size = file.inode.mdt_size_bytes(&file.meta)?;
     let mut at = offset;
     if at < mdt_size {
         match seek_fd(&file.meta, SeekFrom::Hole(at))? {
@@ -221,7 +221,7 @@ fn read(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let buffer = &mut buffer[..valid];
     buffer.fill(0);
     let stripe = file.inode.stripe(&file.meta)?;
-    for piece in pieces(file, stripe, offset, valid as u64) {
+    for piece in pieces(file, stripe, offset, valid as u64)? {
         let part = &mut buffer[piece.start as usize..][..piece.len as usize];
         let fd = match (piece.object, stripe) {
             (None, _) => Some(file.meta.clone()),
@@ -245,14 +245,14 @@ fn write(file: &File, buffer: &[u8], offset: u64) -> Result<()> {
         .checked_add(buffer.len() as u64)
         .filter(|end| *end <= i64::MAX as u64);
     let end = end.ok_or(Errno::FBIG)?;
-    let stripe = match end > file.inode.mdt_size_bytes() {
+    let stripe = match end > file.inode.mdt_size_bytes(&file.meta)? {
         true => Some(file.inode.stripe_for_write(&file.meta)?),
         false => None,
     };
     if stripe.is_some() {
         prepare(file, end)?;
     }
-    for piece in pieces(file, stripe, offset, buffer.len() as u64) {
+    for piece in pieces(file, stripe, offset, buffer.len() as u64)? {
         let mut part = &buffer[piece.start as usize..][..piece.len as usize];
         let fd = match (piece.object, stripe) {
             (Some(object), Some(stripe)) => file.inode.object_for_write(stripe, object)?,
@@ -281,9 +281,12 @@ fn pieces(
     stripe: Option<&Stripe>,
     offset: u64,
     len: u64,
-) -> impl Iterator<Item = Piece> {
-    let in_inode = file.inode.mdt_size_bytes().saturating_sub(offset).min(len);
-    let layout = stripe.map_or(file.inode.volume.layout, |stripe| stripe.record.layout);
+) -> Result<impl Iterator<Item = Piece>> {
+    let mdt_size = file.inode.mdt_size_bytes(&file.meta)?;
+    let in_inode = mdt_size.saturating_sub(offset).min(len);
+    let layout = stripe.map_or(file.inode.volume.default.layout, |stripe| {
+        stripe.record.layout
+    });
     let inode = Piece {
         object: None,
         offset,
@@ -298,7 +301,6 @@ fn pieces(
             start: in_inode + extent.start,
             len: extent.len,
         });
-    std::iter::once(inode)
-        .filter(|piece| piece.len > 0)
-        .chain(striped)
+    let inode = std::iter::once(inode).filter(|piece| piece.len > 0);
+    Ok(inode.chain(striped))
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{fgetxattr, fsetxattr, XattrFlags};
 use uuid::Uuid;
 
+use super::file_layout::FileLayout;
 use super::DAMAGED;
 use crate::fs::{Errno, Result, XattrName};
 use crate::layout::{Layout, STRIPE_COUNT_MAX};
@@ -38,15 +39,23 @@ pub(super) fn xattr_name() -> &'static XattrName {
 
 impl Record {
     /// A record with an object id that no other file has.
-    pub fn new(layout: Layout, mdt_size_bytes: u64, targets: u32) -> Record {
+    pub fn new(of: &FileLayout, targets: u32) -> Record {
         let object_id = Uuid::new_v4();
         let first_target = object_id.as_u64_pair().1 as u32 % targets.max(1);
         Record {
             object_id,
-            layout,
-            mdt_size_bytes,
+            layout: of.layout,
+            mdt_size_bytes: of.mdt_size_bytes,
             first_target,
             made: ObjectMask::default(),
+        }
+    }
+
+    /// What the file was made with.
+    pub fn file_layout(&self) -> FileLayout {
+        FileLayout {
+            layout: self.layout,
+            mdt_size_bytes: self.mdt_size_bytes,
         }
     }
 
@@ -167,9 +176,16 @@ impl ObjectMask {
 mod tests {
     use super::*;
 
+    fn made_with(stripe_count: u32) -> FileLayout {
+        FileLayout {
+            layout: Layout::new(65536, stripe_count, 0).unwrap(),
+            mdt_size_bytes: 65536,
+        }
+    }
+
     #[test]
     fn text_round_trips_and_damage_is_seen() {
-        let record = Record::new(Layout::new(65536, 4, 0).unwrap(), 65536, 4);
+        let record = Record::new(&made_with(4), 4);
         let text = record.to_text();
         assert_eq!(Record::parse(text.as_bytes()), Ok(record));
         for bad in [
@@ -188,7 +204,7 @@ mod tests {
     #[test]
     fn made_objects_are_told() {
         let file = tempfile::tempfile().unwrap();
-        let new = Record::new(Layout::new(65536, 80, 0).unwrap(), 65536, 80);
+        let new = Record::new(&made_with(80), 80);
         let record = new.clone().fix(&file).unwrap();
         let mut made = Vec::new();
         for column in [1, 0, 70, 5, 70] {

@@ -1,5 +1,7 @@
 //! Against a model: a file is a vector of bytes, whatever way it lies on inode and objects.
 
+mod layouts;
+
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -37,6 +39,7 @@ impl Rig {
             stripe_unit_bytes: UNIT,
             stripe_count: None,
             mdt_size_bytes: MDT_SIZE,
+            limits: crate::volume::Limits::default(),
         };
         create(&CreateOptions {
             path: dir.path().join("v"),
@@ -280,6 +283,16 @@ enum Step {
 
 const END: u64 = 96 << 10;
 
+/// Layouts of files, besides the volume's.
+const LAYOUTS: &[&str] = &[
+    "",
+    "mdt_size=0",
+    "mdt_size=4K stripe_count=1",
+    "mdt_size=0 stripe_unit=16K stripe_count=1",
+    "mdt_size=64K stripe_unit=8K",
+    "mdt_size=1M",
+];
+
 fn step() -> impl Strategy<Value = Step> {
     let (offset, len) = (0..END, 1..(40u64 << 10));
     prop_oneof![
@@ -362,10 +375,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_file_is_its_bytes(targets in 1u32..5, steps in prop::collection::vec(step(), 1..40)) {
+    fn a_file_is_its_bytes(
+        targets in 1u32..5,
+        layout in prop::sample::select(LAYOUTS),
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
         let rig = Rig::new(targets);
         // Two daemons take turns.
         let mut mounts = [rig.mount(), rig.mount()];
+        if !layout.is_empty() {
+            mounts[1].set_layout(NodeId::ROOT, layout).unwrap();
+        }
         let first = mounts[0].create(c"f");
         let mut files = [first, mounts[1].open(c"f")];
         let mut model = Model::default();

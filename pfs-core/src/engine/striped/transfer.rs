@@ -33,7 +33,10 @@ fn split(mdt_size: u64, layout: Layout, offset: u64, buf: Slices) -> (u64, Range
 
 /// Reads into `buf`.
 pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, reply: Reply<u32>) {
-    let mdt_size = file.inode.mdt_size_bytes();
+    let mdt_size = match file.inode.mdt_size_bytes(&file.meta) {
+        Ok(bytes) => bytes,
+        Err(errno) => return reply.err(errno),
+    };
     if offset.saturating_add(buf.len()) <= mdt_size {
         return io.read(
             &file.meta,
@@ -47,7 +50,10 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
         Err(errno) => return reply.err(errno),
     };
     // A file without striped bytes is a hole from here on; its layout does not matter.
-    let layout = stripe.map_or(file.inode.volume.layout, |stripe| stripe.record.layout);
+    let mdt_size = stripe.map_or(mdt_size, |stripe| stripe.record.mdt_size_bytes);
+    let layout = stripe.map_or(file.inode.volume.default.layout, |stripe| {
+        stripe.record.layout
+    });
     let (in_inode, range) = split(mdt_size, layout, offset, buf);
 
     let this = file.clone();
@@ -89,7 +95,10 @@ pub(super) fn write(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, rep
     if buf.is_empty() {
         return reply.ok(0);
     }
-    let mdt_size = file.inode.mdt_size_bytes();
+    let mdt_size = match file.inode.mdt_size_bytes(&file.meta) {
+        Ok(bytes) => bytes,
+        Err(errno) => return reply.err(errno),
+    };
     if offset.saturating_add(buf.len()) <= mdt_size {
         return io.write(
             &file.meta,
@@ -109,7 +118,12 @@ pub(super) fn write(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, rep
     if let Err(errno) = extended {
         return reply.err(errno);
     }
-    let (in_inode, range) = split(mdt_size, stripe.record.layout, offset, buf);
+    let (in_inode, range) = split(
+        stripe.record.mdt_size_bytes,
+        stripe.record.layout,
+        offset,
+        buf,
+    );
 
     let len = buf.len() as u32;
     let join = io.join(Box::new(move |_, result| reply.send(result.map(|_| len))));
