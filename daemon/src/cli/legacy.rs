@@ -3,7 +3,7 @@
 
 use clap::ValueEnum;
 
-use super::{unsupported, Args, Level};
+use super::{timeout, unsupported, Args, Level};
 
 /// Applies a list of options, in order. An error is a sentence that names the option.
 pub(super) fn apply(list: &str, args: &mut Args) -> Result<(), String> {
@@ -19,6 +19,11 @@ fn with_value(name: &str, value: &str, args: &mut Args) -> Result<(), String> {
     match name {
         "source" => args.shared_dir = Some(value.into()),
         "cache" => args.cache = choice(name, value)?,
+        "timeout" => {
+            let timeout = timeout::parse(value).map_err(|why| format!("\"-o timeout\": {why}"))?;
+            args.entry_timeout = Some(timeout);
+            args.attr_timeout = Some(timeout);
+        }
         "sandbox" => args.sandbox = choice(name, value)?,
         "log_level" | "loglevel" => {
             args.log_level = match value {
@@ -35,9 +40,11 @@ fn flag(name: &str, args: &mut Args) -> Result<(), String> {
     match name {
         "xattr" => args.xattr = true,
         "no_xattr" => args.xattr = false,
+        "writeback" => args.writeback = true,
+        "no_writeback" => args.writeback = false,
         // What is so anyway.
-        "no_flock" | "no_posix_lock" | "readdirplus" | "no_writeback" | "no_posix_acl"
-        | "no_security_label" | "no_allow_direct_io" | "killpriv_v2" => {}
+        "no_flock" | "no_posix_lock" | "readdirplus" | "no_posix_acl" | "no_security_label"
+        | "no_allow_direct_io" | "killpriv_v2" => {}
         _ => return Err(refuse(name)),
     }
     Ok(())

@@ -7,11 +7,13 @@
 //! An option that is accepted does what it says.
 
 mod legacy;
+mod timeout;
 mod unsupported;
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
@@ -67,6 +69,24 @@ struct Args {
     /// What the guest may keep
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     cache: Cache,
+
+    /// Let the guest write its data when it sees fit
+    ///
+    /// Faster for small writes. The guest then goes by its own sizes and times: it must be the
+    /// only one to change the files that it uses. Needs --cache auto or always.
+    #[arg(long)]
+    writeback: bool,
+
+    /// How long the guest may keep a name [default: as --cache has it]
+    ///
+    /// With --cache auto, names of files are looked up by each open, so that it sees what others
+    /// closed before. This gives that up for fewer requests.
+    #[arg(long, value_name = "SECONDS", value_parser = timeout::parse)]
+    entry_timeout: Option<Duration>,
+
+    /// How long the guest may keep attributes [default: as --cache has it]
+    #[arg(long, value_name = "SECONDS", value_parser = timeout::parse)]
+    attr_timeout: Option<Duration>,
 
     /// Give the guest extended attributes
     #[arg(long)]
@@ -146,7 +166,7 @@ enum Cache {
     Never,
     /// Names and attributes, no data
     Metadata,
-    /// Names and attributes for a second, data until the next open finds the file changed
+    /// Data until an open finds the file changed, attributes for a second: close-to-open
     Auto,
     /// Everything: for a guest that is alone with the volume
     Always,
@@ -216,6 +236,9 @@ pub struct Options {
     pub socket: Socket,
     pub tag: Option<String>,
     pub cache: CachePolicy,
+    pub writeback: bool,
+    pub entry_timeout: Option<Duration>,
+    pub attr_timeout: Option<Duration>,
     pub xattr: bool,
     pub readonly: bool,
     pub sandbox: Sandbox,
@@ -246,6 +269,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
     for list in std::mem::take(&mut args.legacy) {
         legacy::apply(&list, &mut args).map_err(|why| refuse(ErrorKind::InvalidValue, why))?;
     }
+    if args.writeback && matches!(args.cache, Cache::Never | Cache::Metadata) {
+        let why = "--writeback needs --cache auto or always: with never and metadata no data is \
+                   kept that could be written later";
+        return Err(refuse(ErrorKind::ArgumentConflict, why.to_owned()));
+    }
     let missing = |what: &str| refuse(ErrorKind::MissingRequiredArgument, what.to_owned());
     let shared_dir = args
         .shared_dir
@@ -271,6 +299,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
         socket,
         tag: args.tag,
         cache: args.cache.into(),
+        writeback: args.writeback,
+        entry_timeout: args.entry_timeout,
+        attr_timeout: args.attr_timeout,
         xattr: args.xattr,
         readonly: args.readonly,
         sandbox: args.sandbox,

@@ -43,6 +43,9 @@ fn todays_dialect() {
             socket: Socket::Fd(30),
             tag: None,
             cache: CachePolicy::Always,
+            writeback: false,
+            entry_timeout: None,
+            attr_timeout: None,
             xattr: true,
             readonly: true,
             sandbox: Sandbox::Chroot,
@@ -110,6 +113,30 @@ fn the_older_dialect() {
 }
 
 #[test]
+fn what_the_guest_may_keep() {
+    let base = ["--fd=3", "--shared-dir=/v"];
+    let with = |options: &[&str]| serve(&[&base[..], options].concat());
+    assert!(with(&["--writeback"]).writeback);
+    assert!(with(&["--cache=always", "-owriteback"]).writeback);
+    assert!(!with(&["-owriteback,no_writeback"]).writeback);
+    let times = |options: Options| (options.entry_timeout, options.attr_timeout);
+    let second = Some(Duration::from_secs(1));
+    let half = Some(Duration::from_millis(500));
+    assert_eq!(times(with(&[])), (None, None));
+    let both = ["--entry-timeout=1", "--attr-timeout", "0.5"];
+    assert_eq!(times(with(&both)), (second, half));
+    assert_eq!(times(with(&["-otimeout=1"])), (second, second));
+    for cache in ["never", "metadata", "none"] {
+        let cache = format!("--cache={cache}");
+        let all = [base[0], base[1], &cache, "--writeback"];
+        refused(&all, &["--writeback needs --cache auto or always"]);
+    }
+    for bad in ["--entry-timeout=-1", "--attr-timeout=1s", "-otimeout=x"] {
+        refused(&[base[0], base[1], bad], &["timeout", "second"]);
+    }
+}
+
+#[test]
 fn capabilities_need_nothing_else() {
     let args = ["pfs-virtiofsd", "--print-capabilities"].map(OsString::from);
     assert_eq!(parse(args).unwrap(), Action::PrintCapabilities);
@@ -122,7 +149,6 @@ fn what_we_do_not_have_is_refused_by_name() {
     for (option, words) in [
         ("--posix-acl", &["--posix-acl is not supported", "ACL"][..]),
         ("--uid-map=:0:1:1:", &["--uid-map is not supported"]),
-        ("--writeback", &["--writeback is not supported"]),
         ("--seccomp=kill", &["--seccomp is not supported", "none"]),
         (
             "--inode-file-handles=never",

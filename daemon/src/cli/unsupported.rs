@@ -43,10 +43,6 @@ const TABLE: &[(&str, &str)] = &[
         "the guest decides when it wants attributes with names",
     ),
     (
-        "writeback",
-        "the guest would own sizes and times, which others on the volume then see late",
-    ),
-    (
         "allow-direct-io",
         "O_DIRECT skips the guest's cache and not the host's, whose alignment rules a guest \
          does not know",
@@ -72,7 +68,7 @@ const TABLE: &[(&str, &str)] = &[
     ("migration-on-error", MIGRATION),
     ("migration-verify-handles", MIGRATION),
     ("migration-confirm-paths", MIGRATION),
-    ("timeout", "--cache says how long a guest may keep what"),
+    ("timeout", "use --entry-timeout and --attr-timeout"),
 ];
 
 /// Why the option `name`, without dashes in front, is refused.

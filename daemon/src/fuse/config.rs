@@ -8,14 +8,15 @@ use super::abi::fopen;
 /// by default (`FUSE_MAX_MAX_PAGES`).
 pub const MAX_WRITE_BYTES: u32 = 1 << 20;
 
-/// What a guest may keep, in virtiofsd's words and with their meaning there (1.13).
+/// What a guest may keep, in virtiofsd's words. `docs/caching.md` is the contract.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CachePolicy {
     /// Nothing: for files that others change. Every read and write goes to the daemon.
     Never,
     /// Names and attributes for long, file data never.
     Metadata,
-    /// Names and attributes for a second, data until the next open finds the file changed.
+    /// Close-to-open: an open sees all that was closed before it, and data is kept until an open
+    /// finds the file changed.
     #[default]
     Auto,
     /// Everything for long: the guest is alone with the volume.
@@ -30,6 +31,8 @@ pub struct ServiceConfig {
     pub xattr: bool,
     /// Whether everything that would change the volume is refused with `EROFS`.
     pub readonly: bool,
+    /// Whether the guest writes data when it sees fit, and owns sizes and times until then.
+    pub writeback: bool,
     /// How long a guest may keep a name, where the policy's time is not wanted.
     pub entry_timeout: Option<Duration>,
     /// How long a guest may keep attributes, where the policy's time is not wanted.
@@ -44,6 +47,7 @@ impl Default for ServiceConfig {
             cache: CachePolicy::default(),
             xattr: false,
             readonly: false,
+            writeback: false,
             entry_timeout: None,
             attr_timeout: None,
             max_write_bytes: MAX_WRITE_BYTES,
@@ -54,12 +58,17 @@ impl Default for ServiceConfig {
 /// What the options come to in replies.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caching {
+    /// How long a directory's name is good.
+    pub dir_entry: Duration,
+    /// How long the name of anything else is good.
     pub entry: Duration,
     pub attr: Duration,
     /// How long a guest may keep that a name is not there; `None` says it by `ENOENT`.
     pub negative: Option<Duration>,
     /// `FOPEN_*` flags of an opened file.
     pub file_flags: u32,
+    /// Whether an open finds out if cached data is still good.
+    pub checks_opens: bool,
     /// `FOPEN_*` flags of an opened directory.
     pub dir_flags: u32,
 }
@@ -72,19 +81,39 @@ const DIRECT: u32 = fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES;
 
 impl Caching {
     pub fn new(config: &ServiceConfig) -> Caching {
+        const KEEP: u32 = fopen::KEEP_CACHE;
         let (timeout, file_flags, dir_flags) = match config.cache {
             CachePolicy::Never => (Duration::ZERO, DIRECT, 0),
-            CachePolicy::Metadata => (DAY, DIRECT, fopen::CACHE_DIR | fopen::KEEP_CACHE),
+            CachePolicy::Metadata => (DAY, DIRECT, KEEP | fopen::CACHE_DIR),
             CachePolicy::Auto => (SECOND, 0, 0),
-            CachePolicy::Always => (DAY, fopen::KEEP_CACHE, fopen::KEEP_CACHE | fopen::CACHE_DIR),
+            CachePolicy::Always => (DAY, KEEP, KEEP | fopen::CACHE_DIR),
         };
-        let entry = config.entry_timeout.unwrap_or(timeout);
+        let checks_opens = config.cache == CachePolicy::Auto;
+        // A name that must be looked up again brings fresh attributes with it: only so does an
+        // open by path see the size, and the file, that another client has left there. OPEN
+        // itself refreshes neither.
+        let file_timeout = if checks_opens {
+            Duration::ZERO
+        } else {
+            timeout
+        };
+        let entry = config.entry_timeout.unwrap_or(file_timeout);
         Caching {
+            dir_entry: config.entry_timeout.unwrap_or(timeout),
             entry,
+            checks_opens,
             attr: config.attr_timeout.unwrap_or(timeout),
             negative: (config.cache == CachePolicy::Always).then_some(entry),
             file_flags,
             dir_flags,
+        }
+    }
+
+    /// How long the name of a node with such a mode is good.
+    pub fn entry_of(&self, mode: u32) -> Duration {
+        match mode & libc::S_IFMT {
+            libc::S_IFDIR => self.dir_entry,
+            _ => self.entry,
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! `docs/fuse-opcodes.md` is written from this table.
 
+use std::time::Duration;
+
 use super::abi::init::*;
-use super::config::ServiceConfig;
+use super::config::{Caching, ServiceConfig};
 
 /// When a flag that the guest offers is taken.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,15 @@ macro_rules! flags {
 
 use Taken::{Always, Never};
 
+const NAMES_KEPT: Taken = Taken::With {
+    options: "`--cache metadata`, `always`, or an `--entry-timeout`",
+    is_set: |config| Caching::new(config).entry > Duration::ZERO,
+};
+const WRITEBACK: Taken = Taken::With {
+    options: "`--writeback`",
+    is_set: |config| config.writeback,
+};
+
 flags! {
     ASYNC_READ: Always, "several reads of a file may be in flight, in any order";
     POSIX_LOCKS: Never, "locks stay within the guest until engines keep them for all";
@@ -55,10 +66,10 @@ flags! {
     FLOCK_LOCKS: Never, "locks stay within the guest until engines keep them for all";
     HAS_IOCTL_DIR: Never, "says what the guest's kernel can; ioctls are refused";
     AUTO_INVAL_DATA: Always, "pages are dropped when attributes show that the file has changed: other clients write too";
-    DO_READDIRPLUS: Always, "a listing brings attributes along";
-    READDIRPLUS_AUTO: Always, "but only where the guest finds that it needs them";
+    DO_READDIRPLUS: NAMES_KEPT, "a listing brings attributes along; of no use where names must be looked up again";
+    READDIRPLUS_AUTO: NAMES_KEPT, "but only where the guest finds that it needs them";
     ASYNC_DIO: Always, "one large O_DIRECT request is split into several in flight";
-    WRITEBACK_CACHE: Never, "the guest would own sizes and times, which other clients then see late";
+    WRITEBACK_CACHE: WRITEBACK, "the guest owns sizes and times, which other clients then see late";
     NO_OPEN_SUPPORT: Never, "handles keep unlinked files alive";
     PARALLEL_DIROPS: Always, "lookups and readdirs of one directory may run side by side";
     HANDLE_KILLPRIV: Never, "its second version is taken";

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pfs_core::fs::{Answer, Caller, Errno, FileSystem, IntentLog, NodeId, Result, Ticket};
 use pfs_core::io::Io;
-use pfs_core::session::SessionStore;
+use pfs_core::session::{InitRecord, SessionStore};
 use vm_memory::ByteValued;
 
-use super::abi::{self, InHeader, IN_HEADER_BYTES, OUT_HEADER_BYTES};
+use super::abi::{self, init::WRITEBACK_CACHE, InHeader, IN_HEADER_BYTES, OUT_HEADER_BYTES};
 use super::config::{Caching, ServiceConfig};
 use super::decode::{body_len, decode, Raw, Request, Whole};
 use super::dispatch::Call;
@@ -59,6 +59,8 @@ pub struct Service {
     ready: AtomicBool,
     /// Most data of one READ or WRITE in this session.
     max_write: AtomicU32,
+    /// The guest writes its data when it sees fit.
+    writeback: AtomicBool,
     /// Held while a session begins or ends.
     session: Mutex<()>,
 }
@@ -77,6 +79,7 @@ impl Service {
             config,
             ready: AtomicBool::new(false),
             max_write: AtomicU32::new(0),
+            writeback: AtomicBool::new(false),
             session: Mutex::new(()),
         }
     }
@@ -93,8 +96,7 @@ impl Service {
             return Err(RestoreError::Version { major, minor });
         }
         let (nodes, handles) = self.fs.restore().map_err(RestoreError::Engine)?;
-        self.max_write.store(record.max_write, Ordering::Relaxed);
-        self.ready.store(true, Ordering::Release);
+        self.take_up(&record);
         Ok(Some(Restored { nodes, handles }))
     }
 
@@ -138,6 +140,7 @@ impl Service {
         hiprio: bool,
     ) -> Result<Submitted> {
         let op = opcodes::find(head.opcode).ok_or(Errno::NOSYS)?;
+        log::trace!("{} of node {:#x}", op.code.name(), head.nodeid);
         pending.no_reply = op.room == Room::NoReply;
         self.admit(&op, pending.room, hiprio)?;
 
@@ -174,6 +177,8 @@ impl Service {
         let call = Call {
             fs: &*self.fs,
             config: &self.config,
+            caching: &self.caching,
+            writeback: self.writeback.load(Ordering::Relaxed),
             io,
             ticket,
             caller: Caller {
@@ -267,8 +272,7 @@ impl Service {
             self.store.set_init(None);
             self.fs.reset();
             self.store.set_init(Some(record));
-            self.max_write.store(record.max_write, Ordering::Relaxed);
-            self.ready.store(true, Ordering::Release);
+            self.take_up(&record);
             log::info!(
                 "session begins: FUSE {}.{}, flags {:#x}, {} KiB requests",
                 record.major,
@@ -279,6 +283,14 @@ impl Service {
         }
         let len = pending.reply_to(chain).value(&out);
         Ok(Submitted::Replied(len.unwrap_or(0)))
+    }
+
+    /// Serves as was negotiated.
+    fn take_up(&self, record: &InitRecord) {
+        let writeback = record.flags & WRITEBACK_CACHE != 0;
+        self.max_write.store(record.max_write, Ordering::Relaxed);
+        self.writeback.store(writeback, Ordering::Relaxed);
+        self.ready.store(true, Ordering::Release);
     }
 
     fn end_session(&self) {

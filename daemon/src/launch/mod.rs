@@ -89,6 +89,9 @@ pub fn serve(options: &Options) -> Result<(), Error> {
         opened.store.clone(),
         ServiceConfig {
             cache: options.cache,
+            writeback: options.writeback,
+            entry_timeout: options.entry_timeout,
+            attr_timeout: options.attr_timeout,
             xattr: options.xattr,
             readonly: options.readonly,
             ..ServiceConfig::default()

@@ -115,7 +115,7 @@ impl FileSystem for Null {
     }
 
     fn open(&self, _: &mut Req<'_>, node: NodeId, _: OpenFlags, reply: Reply<Opened>) {
-        reply.send(Null::attr(node).map(|_| Opened { handle: HANDLE }));
+        reply.send(Null::attr(node).map(|_| HANDLE.into()));
     }
 
     fn create(
@@ -129,14 +129,14 @@ impl FileSystem for Null {
     ) {
         reply.send(Null::entry().map(|entry| Created {
             entry,
-            opened: Opened { handle: HANDLE },
+            opened: HANDLE.into(),
         }));
     }
 
     fn tmpfile(&self, _: &mut Req<'_>, _: NodeId, _: &Make, _: i32, reply: Reply<Created>) {
         reply.send(Null::entry().map(|entry| Created {
             entry,
-            opened: Opened { handle: HANDLE },
+            opened: HANDLE.into(),
         }));
     }
 
@@ -179,7 +179,7 @@ impl FileSystem for Null {
 
     fn opendir(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Opened>) {
         match node {
-            NodeId::ROOT => reply.ok(Opened { handle: HANDLE }),
+            NodeId::ROOT => reply.ok(HANDLE.into()),
             _ => reply.err(Errno::NOTDIR),
         }
     }

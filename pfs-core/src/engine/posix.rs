@@ -3,25 +3,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{copy_file_range, fstatfs, ftruncate, seek, OFlags, SeekFrom};
+use rustix::fs::{copy_file_range, ftruncate, seek, OFlags, SeekFrom};
 
 use crate::fs::{Errno, Reply, Result, Slices};
 use crate::io::{Fd, Io, Then};
+use crate::tree::version::is_local;
 use crate::tree::{FileData, Inode, Tree};
 
 /// Largest copy of one request, in bytes: a longer one is answered short, and the requester
 /// goes on.
 const COPY_MAX: u64 = 256 << 20;
-
-/// File systems of which `close(2)` has nothing to say: their magic numbers in `statfs(2)`.
-const LOCAL_MAGIC: [u64; 6] = [
-    0xef53,      // ext2, ext3, ext4
-    0x5846_5342, // xfs
-    0x9123_683e, // btrfs
-    0x0102_1994, // tmpfs
-    0xf2f5_2010, // f2fs
-    0x2fc1_2fc1, // zfs
-];
 
 /// Files of the host's kernel.
 pub struct Posix {
@@ -32,9 +23,8 @@ pub struct Posix {
 impl Posix {
     /// Looks at what kind of file system `root` is on.
     pub fn probe(root: impl AsFd) -> Posix {
-        let magic = fstatfs(root).map(|stat| stat.f_type as u64);
         Posix {
-            tells_at_close: !magic.is_ok_and(|magic| LOCAL_MAGIC.contains(&magic)),
+            tells_at_close: !is_local(root),
         }
     }
 }

@@ -37,7 +37,7 @@ pub mod types;
 
 pub use dir::{DirEntry, DirList};
 pub use intent::{Intent, IntentLog};
-pub use reply::{Answer, Done, Mailbox, Reply, Ticket};
+pub use reply::{Answer, Done, Mailbox, Reply, Ticket, Watch};
 pub use rustix::io::Errno;
 pub use slices::Slices;
 pub use types::*;

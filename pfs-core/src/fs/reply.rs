@@ -174,7 +174,14 @@ pub struct Reply<T> {
     /// `None` once answered.
     to: Option<Arc<Mailbox>>,
     ticket: Ticket,
+    watch: Option<Arc<dyn Watch>>,
     answer: PhantomData<fn(T)>,
+}
+
+/// Who wants to know when a request is done.
+pub trait Watch: Send + Sync {
+    /// A request is about to be answered.
+    fn answered(&self);
 }
 
 impl<T: Into<Answer>> Reply<T> {
@@ -183,8 +190,15 @@ impl<T: Into<Answer>> Reply<T> {
         Reply {
             to: Some(mailbox.clone()),
             ticket,
+            watch: None,
             answer: PhantomData,
         }
+    }
+
+    /// Tells `watch` right before the answer is given.
+    pub fn watched(mut self, watch: Arc<dyn Watch>) -> Reply<T> {
+        self.watch = Some(watch);
+        self
     }
 
     /// Answers with a value.
@@ -199,23 +213,26 @@ impl<T: Into<Answer>> Reply<T> {
 
     /// Answers with a result.
     pub fn send(mut self, result: super::Result<T>) {
-        if let Some(mailbox) = self.to.take() {
-            mailbox.deliver(Done {
-                ticket: self.ticket,
-                result: result.map(Into::into),
-            });
+        self.deliver(result.map(Into::into));
+    }
+}
+
+impl<T> Reply<T> {
+    fn deliver(&mut self, result: super::Result<Answer>) {
+        let Some(mailbox) = self.to.take() else {
+            return;
+        };
+        if let Some(watch) = self.watch.take() {
+            watch.answered();
         }
+        let ticket = self.ticket;
+        mailbox.deliver(Done { ticket, result });
     }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        if let Some(mailbox) = self.to.take() {
-            mailbox.deliver(Done {
-                ticket: self.ticket,
-                result: Err(Errno::IO),
-            });
-        }
+        self.deliver(Err(Errno::IO));
     }
 }
 

@@ -127,6 +127,18 @@ pub struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub struct Opened {
     pub handle: Handle,
+    /// What the requester has cached of the file is as good as what it would read; told only
+    /// where [`OpenFlags::cached`] asked.
+    pub keep_cache: bool,
+}
+
+impl From<Handle> for Opened {
+    fn from(handle: Handle) -> Opened {
+        Opened {
+            handle,
+            keep_cache: false,
+        }
+    }
 }
 
 /// A file made (or found) and opened.
@@ -174,6 +186,22 @@ pub struct OpenFlags {
     pub flags: i32,
     /// Where it truncates, drop setuid and setgid as a truncation by this caller must.
     pub kill_suidgid: bool,
+    /// The requester's cache reads what it writes parts of: where it is opened for writing only,
+    /// open it for both if that can be.
+    pub read_too: bool,
+    /// The requester has a cache that it keeps if nothing has changed: find out.
+    pub cached: bool,
+}
+
+impl OpenFlags {
+    /// The flags with reading too, where [`read_too`](Self::read_too) wants it.
+    pub fn widened(&self) -> i32 {
+        if self.read_too && self.flags & libc::O_ACCMODE == libc::O_WRONLY {
+            self.flags & !libc::O_ACCMODE | libc::O_RDWR
+        } else {
+            self.flags
+        }
+    }
 }
 
 impl From<i32> for OpenFlags {
@@ -181,6 +209,8 @@ impl From<i32> for OpenFlags {
         OpenFlags {
             flags,
             kill_suidgid: false,
+            read_too: false,
+            cached: false,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::DefaultHashBuilder;
 
+use super::version::Changes;
 use super::Stat;
 use crate::fs::NodeId;
 use crate::sync::lock;
@@ -26,6 +27,7 @@ pub struct Inode {
     /// The file type bits of the mode, which never change.
     pub file_type: u32,
     used: AtomicBool,
+    pub(super) changes: Changes,
 }
 
 impl Inode {
@@ -40,6 +42,7 @@ impl Inode {
             dev: stat.dev,
             file_type,
             used,
+            changes: Changes::default(),
         })
     }
 }

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use super::dirs::OpenDir;
 use super::handles::Handles;
 use super::names::By;
+use super::version::Version;
 use super::{FileData, Inode, Tree, XattrChange};
 use crate::fs::*;
 use crate::io::Then;
@@ -27,9 +28,18 @@ struct Shared<D: FileData> {
 
 /// What is behind a file's handle.
 struct OpenFile<F> {
-    node: NodeId,
+    /// Held, so that what is known of its changes is.
+    inode: Arc<Inode>,
     flags: i32,
+    /// What the file was at the open, where that is certain.
+    version: Option<Version>,
     file: Arc<F>,
+}
+
+impl<F> OpenFile<F> {
+    fn is_writable(&self) -> bool {
+        self.flags & libc::O_ACCMODE != libc::O_RDONLY
+    }
 }
 
 impl<D: FileData> TreeFs<D> {
@@ -85,7 +95,14 @@ impl<D: FileData> Shared<D> {
             let flags = flags & !libc::O_TRUNC;
             let fd = self.tree.reopen(&inode, self.data.open_flags(flags))?;
             let file = Arc::new(self.data.open(&self.tree, &inode, fd, flags)?);
-            Ok(OpenFile { node, flags, file })
+            // What the process before this one did with it is not known.
+            inode.assume_written();
+            Ok(OpenFile {
+                inode,
+                flags,
+                version: None,
+                file,
+            })
         })
     }
 
@@ -95,12 +112,49 @@ impl<D: FileData> Shared<D> {
 
     /// The file behind a handle of `at.node`, if it was not opened for the contrary of what it
     /// is wanted for: the engine's own descriptors may be able to do more.
-    fn file_at(&self, at: &At, unwanted: i32) -> Result<Arc<D::File>> {
+    fn open_at(&self, at: &At, unwanted: i32) -> Result<Arc<OpenFile<D::File>>> {
         let open = self.open_file(at.handle)?;
-        if open.node != at.node || open.flags & libc::O_ACCMODE == unwanted {
+        if open.inode.node != at.node || open.flags & libc::O_ACCMODE == unwanted {
             return Err(Errno::BADF);
         }
-        Ok(open.file.clone())
+        Ok(open)
+    }
+
+    /// The file to read at `at`.
+    fn readable(&self, at: &At) -> Result<Arc<D::File>> {
+        self.open_at(at, libc::O_WRONLY)
+            .map(|open| open.file.clone())
+    }
+
+    /// The file to write at `at`, which begins; `reply` ends it.
+    fn begin_write<T: Into<Answer>>(
+        &self,
+        at: &At,
+        reply: Reply<T>,
+    ) -> Option<(Arc<D::File>, Reply<T>)> {
+        match self.open_at(at, libc::O_RDONLY) {
+            Ok(open) => {
+                open.inode.begin_write();
+                Some((open.file.clone(), reply.watched(open.inode.clone())))
+            }
+            Err(errno) => {
+                reply.err(errno);
+                None
+            }
+        }
+    }
+
+    /// A descriptor of the handle is closed.
+    fn closing(&self, open: &OpenFile<D::File>) {
+        if let Some(version) = &open.version {
+            open.inode.confirm(version);
+        }
+        if !open.is_writable() {
+            return;
+        }
+        if let Err(errno) = self.tree.settle(&open.inode) {
+            log::debug!("node {}: its change time stays: {errno}", open.inode.node.0);
+        }
     }
 
     fn dir(&self, handle: Handle) -> Result<Arc<OpenDir>> {
@@ -120,21 +174,34 @@ impl<D: FileData> Shared<D> {
         Ok(entry)
     }
 
-    fn opened(&self, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<Opened> {
+    fn opened(&self, inode: &Arc<Inode>, fd: OwnedFd, how: OpenFlags) -> Result<Opened> {
+        let flags = how.flags;
         let file = Arc::new(self.data.open(&self.tree, inode, fd, flags)?);
+        let version = how.cached.then(|| self.tree.version(inode)).flatten();
+        let keep_cache = version.is_some_and(|version| inode.is_cached(&version));
         let open = OpenFile {
-            node: inode.node,
+            inode: inode.clone(),
             flags,
+            version,
             file,
         };
         let handle = self.files.insert(inode.node, flags, open)?;
-        Ok(Opened { handle })
+        Ok(Opened { handle, keep_cache })
     }
 
-    fn open(&self, inode: &Arc<Inode>, how: OpenFlags) -> Result<Opened> {
-        let fd = self.tree.reopen(inode, self.data.open_flags(how.flags))?;
+    fn open(&self, inode: &Arc<Inode>, mut how: OpenFlags) -> Result<Opened> {
+        let reopen = |flags| self.tree.reopen(inode, self.data.open_flags(flags));
+        let wide = how.widened();
+        let fd = match reopen(wide) {
+            // This process may write it, but not read it.
+            Err(Errno::ACCESS) if wide != how.flags => reopen(how.flags)?,
+            fd => {
+                how.flags = wide;
+                fd?
+            }
+        };
         self.truncate_opened(inode, how)?;
-        self.opened(inode, fd, how.flags)
+        self.opened(inode, fd, how)
     }
 
     fn truncate_opened(&self, inode: &Arc<Inode>, how: OpenFlags) -> Result<()> {
@@ -173,7 +240,7 @@ impl<D: FileData> Shared<D> {
                 self.data
                     .complete_attr(&self.tree, entry.node, &mut entry.attr);
             }
-            self.opened(&inode, made.fd, how.flags)
+            self.opened(&inode, made.fd, how)
         });
         match opened {
             Ok(opened) => Ok(Created { entry, opened }),
@@ -376,6 +443,10 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         how: OpenFlags,
         reply: Reply<Created>,
     ) {
+        let how = OpenFlags {
+            flags: how.widened(),
+            ..how
+        };
         let open_flags = self.0.data.open_flags(how.flags);
         let tree = &self.0.tree;
         let made = tree.create(by(req), parent, name, make, how.flags, open_flags);
@@ -402,12 +473,14 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn read(&self, req: &mut Req<'_>, at: At, buf: Slices, reply: Reply<u32>) {
-        let file = attempt!(reply, self.0.file_at(&at, libc::O_WRONLY));
+        let file = attempt!(reply, self.0.readable(&at));
         self.0.data.read(req.io, &file, at.offset, buf, reply);
     }
 
     fn write(&self, req: &mut Req<'_>, at: At, buf: Slices, flags: WriteFlags, reply: Reply<u32>) {
-        let file = attempt!(reply, self.0.file_at(&at, libc::O_RDONLY));
+        let Some((file, reply)) = self.0.begin_write(&at, reply) else {
+            return;
+        };
         if flags.kill_suidgid {
             let inode = attempt!(reply, self.0.tree.inode(at.node));
             attempt!(reply, self.0.tree.kill_suidgid(&inode));
@@ -416,7 +489,9 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn flush(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
-        let file = attempt!(reply, self.0.file(handle));
+        let open = attempt!(reply, self.0.open_file(handle));
+        self.0.closing(&open);
+        let file = open.file.clone();
         self.0.data.flush(req.io, &file, reply);
     }
 
@@ -433,7 +508,9 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn fallocate(&self, req: &mut Req<'_>, at: At, len: u64, mode: u32, reply: Reply<()>) {
-        let file = attempt!(reply, self.0.file_at(&at, libc::O_RDONLY));
+        let Some((file, reply)) = self.0.begin_write(&at, reply) else {
+            return;
+        };
         let end = at
             .offset
             .checked_add(len)
@@ -452,8 +529,10 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn copy_file_range(&self, req: &mut Req<'_>, from: At, to: At, len: u64, reply: Reply<u32>) {
-        let source = attempt!(reply, self.0.file_at(&from, libc::O_WRONLY));
-        let target = attempt!(reply, self.0.file_at(&to, libc::O_RDONLY));
+        let source = attempt!(reply, self.0.readable(&from));
+        let Some((target, reply)) = self.0.begin_write(&to, reply) else {
+            return;
+        };
         self.blocking(req, reply, move |fs| {
             fs.data
                 .copy((&source, from.offset), (&target, to.offset), len)
@@ -463,6 +542,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     fn release(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
         match attempt!(reply, self.0.files.remove(handle)) {
             Some(open) => {
+                self.0.closing(&open);
                 // Nothing of it may be left here: the last to let go may have much to do.
                 let file =
                     Arc::try_unwrap(open).map_or_else(|open| open.file.clone(), |open| open.file);
@@ -478,7 +558,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             .tree
             .open_dir(node)
             .and_then(|dir| self.0.dirs.insert(node, 0, dir));
-        reply.send(opened.map(|handle| Opened { handle }));
+        reply.send(opened.map(Opened::from));
     }
 
     fn readdir(

@@ -7,6 +7,7 @@
 //! - [`attrs`]: attributes and ownership. [`xattrs`]: extended attributes.
 //! - [`dirs`]: reading directories.
 //! - [`fs`]: [`TreeFs`]: the tree as a `FileSystem`; [`data`]: what it leaves to the engine.
+//! - `version`: telling whether a file changed since it was cached.
 //! - `replay`: telling own work, done before a crash, from another's.
 //! - [`creds`], [`proc`]: acting as a guest's user; reaching an inode from its descriptor.
 //!
@@ -25,6 +26,7 @@ mod inodes;
 pub mod names;
 pub mod proc;
 mod replay;
+pub mod version;
 pub mod xattrs;
 
 use std::os::fd::OwnedFd;
@@ -55,6 +57,7 @@ pub struct Tree {
     creds: creds::Creds,
     inodes: inodes::Inodes,
     root_dev: u64,
+    root_is_local: bool,
 }
 
 /// A tree cannot be opened.
@@ -79,6 +82,7 @@ impl Tree {
         )
         .map_err(Error::Root)?;
         let stat = attrs::stat_fd(&root).map_err(Error::Root)?;
+        let root_is_local = version::is_local(&root);
         let store = options.store.clone();
         let inodes = inodes::Inodes::new(store.clone(), options.inode_fds_max, root, &stat)
             .map_err(Error::Root)?;
@@ -88,6 +92,7 @@ impl Tree {
             creds: creds::Creds::probe(),
             inodes,
             root_dev: stat.dev,
+            root_is_local,
         })
     }
 

@@ -239,8 +239,8 @@ fn lock(lk: &LkIn) -> Result<Lock> {
 fn set_attr(set: &SetattrIn) -> Result<SetAttr> {
     let valid = set.valid;
     let has = |bit| valid & bit != 0;
-    // LOCKOWNER speaks of mandatory locks, which Linux no longer has. CTIME comes only with
-    // WRITEBACK_CACHE, which is not taken: an engine's change times are its own.
+    // LOCKOWNER speaks of mandatory locks, which Linux no longer has. CTIME comes with the times
+    // that a guest under --writeback has kept: an engine's change times are its own, and later.
     if valid & !fattr::ALL != 0 {
         return Err(Errno::INVAL);
     }

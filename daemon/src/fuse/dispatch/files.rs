@@ -1,6 +1,6 @@
 //! Attributes and open files.
 
-use pfs_core::fs::{Errno, OpenFlags, Result};
+use pfs_core::fs::{Errno, Result};
 
 use super::Call;
 use crate::fuse::decode::Files;
@@ -27,10 +27,7 @@ impl Call<'_> {
                 kill_suidgid,
             } => {
                 self.may_open(flags)?;
-                let flags = OpenFlags {
-                    flags,
-                    kill_suidgid,
-                };
+                let flags = self.open_flags(flags, kill_suidgid);
                 let reply = self.reply(Shape::Open);
                 fs.open(&mut self.req(), node, flags, reply);
             }

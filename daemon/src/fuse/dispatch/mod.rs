@@ -7,11 +7,12 @@ mod whole;
 mod xattrs;
 
 use pfs_core::fs::{
-    Answer, Caller, FileSystem, IntentLog, NodeId, Reply, Req, Result, Slices, Ticket,
+    Answer, Caller, FileSystem, IntentLog, NodeId, OpenFlags, Reply, Req, Result, Slices, Ticket,
 };
 use pfs_core::io::Io;
 
 use super::abi::OUT_HEADER_BYTES;
+use super::config::Caching;
 use super::decode::Request;
 use super::reply::Shape;
 use super::{Pending, ServiceConfig};
@@ -21,6 +22,9 @@ use crate::chain::{Chain, Cursor};
 pub(super) struct Call<'a> {
     pub fs: &'a dyn FileSystem,
     pub config: &'a ServiceConfig,
+    pub caching: &'a Caching,
+    /// The guest's cache writes, and owns sizes and times.
+    pub writeback: bool,
     pub io: &'a mut Io,
     pub ticket: Ticket,
     pub caller: Caller,
@@ -50,6 +54,19 @@ impl Call<'_> {
     fn reply<T: Into<Answer>>(&mut self, shape: Shape) -> Reply<T> {
         self.pending.shape = shape;
         Reply::new(self.io.mailbox(), self.ticket)
+    }
+
+    /// How the engine opens a file.
+    fn open_flags(&self, flags: i32, kill_suidgid: bool) -> OpenFlags {
+        // A guest that keeps what it writes knows the end of the file: where an append goes is
+        // its own to say.
+        let appends = if self.writeback { libc::O_APPEND } else { 0 };
+        OpenFlags {
+            flags: flags & !appends,
+            kill_suidgid,
+            read_too: self.writeback,
+            cached: self.caching.checks_opens,
+        }
     }
 
     fn req(&mut self) -> Req<'_> {

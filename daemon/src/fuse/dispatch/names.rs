@@ -1,6 +1,6 @@
 //! Names and nodes.
 
-use pfs_core::fs::{OpenFlags, Result};
+use pfs_core::fs::Result;
 
 use super::Call;
 use crate::fuse::decode::Names;
@@ -62,14 +62,12 @@ impl Call<'_> {
                 flags,
                 kill_suidgid,
             } => {
-                let flags = OpenFlags {
-                    flags,
-                    kill_suidgid,
-                };
+                let flags = self.open_flags(flags, kill_suidgid);
                 let reply = self.reply(Shape::Create);
                 fs.create(&mut self.req(), node, name, make, flags, reply);
             }
             Names::Tmpfile { ref make, flags } => {
+                let flags = self.open_flags(flags, false).widened();
                 let reply = self.reply(Shape::Create);
                 fs.tmpfile(&mut self.req(), node, make, flags, reply);
             }

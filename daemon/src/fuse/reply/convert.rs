@@ -35,13 +35,14 @@ pub fn attr(attr: &fs::Attr) -> Attr {
 }
 
 pub fn entry_out(entry: &Entry, caching: &Caching) -> EntryOut {
+    let valid = caching.entry_of(entry.attr.mode);
     EntryOut {
         nodeid: entry.node.0,
         // Node ids are never reused, so one generation serves them all.
         generation: 0,
-        entry_valid: caching.entry.as_secs(),
+        entry_valid: valid.as_secs(),
         attr_valid: caching.attr.as_secs(),
-        entry_valid_nsec: caching.entry.subsec_nanos(),
+        entry_valid_nsec: valid.subsec_nanos(),
         attr_valid_nsec: caching.attr.subsec_nanos(),
         attr: attr(&entry.attr),
     }

@@ -2,11 +2,11 @@
 
 mod convert;
 
-use pfs_core::fs::{Answer, DirList, Errno, NodeId};
+use pfs_core::fs::{Answer, DirList, Errno, NodeId, Opened};
 use vm_memory::ByteValued;
 
 use super::abi::{
-    AttrOut, GetxattrOut, LkOut, LseekOut, OpenOut, OutHeader, StatfsOut, WriteOut,
+    fopen, AttrOut, GetxattrOut, LkOut, LseekOut, OpenOut, OutHeader, StatfsOut, WriteOut,
     OUT_HEADER_BYTES,
 };
 use super::config::Caching;
@@ -144,15 +144,13 @@ pub fn encode(to: &ReplyTo<'_>, shape: Shape, answer: &Answer, caching: &Caching
             attr: attr(found),
         }),
         (Shape::Statx, Answer::Attr(found)) => to.value(&statx_out(found, caching)),
-        (Shape::Open, Answer::Opened(opened)) => {
-            to.value(&open_out(opened.handle.0, caching.file_flags))
-        }
+        (Shape::Open, Answer::Opened(opened)) => to.value(&file_out(opened, caching)),
         (Shape::OpenDir, Answer::Opened(opened)) => {
             to.value(&open_out(opened.handle.0, caching.dir_flags))
         }
         (Shape::Create, Answer::Created(created)) => {
             let entry = entry_out(&created.entry, caching);
-            let open = open_out(created.opened.handle.0, caching.file_flags);
+            let open = file_out(&created.opened, caching);
             to.bytes(&[entry.as_slice(), open.as_slice()])
         }
         (Shape::Read { size }, Answer::Count(count)) => to.in_place(size.min(*count)),
@@ -229,6 +227,15 @@ pub fn encode_list(
         len += cost;
     }
     to.header(0, len)
+}
+
+fn file_out(opened: &Opened, caching: &Caching) -> OpenOut {
+    let keep = if opened.keep_cache {
+        fopen::KEEP_CACHE
+    } else {
+        0
+    };
+    open_out(opened.handle.0, caching.file_flags | keep)
 }
 
 fn open_out(fh: u64, open_flags: u32) -> OpenOut {

@@ -45,7 +45,7 @@ fn entry() -> Entry {
 }
 
 fn opened() -> Opened {
-    Opened { handle: HANDLE }
+    HANDLE.into()
 }
 
 impl Fake {

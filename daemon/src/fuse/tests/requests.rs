@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fuse::CachePolicy;
+use pfs_core::fs::OpenFlags;
 
 fn bench(cache: CachePolicy) -> Bench {
     Bench::new(ServiceConfig {
@@ -30,7 +31,8 @@ fn lookup_answers_an_entry() {
     let body = ok(bench.ask(Opcode::Lookup, 1, b"name\0", 128));
     assert_eq!(bench.calls(), [r#"lookup NodeId(1) Name("name")"#]);
     assert_eq!(u64_at(&body, 0), 0x7_0000_0002);
-    assert_eq!((u64_at(&body, 16), u64_at(&body, 24)), (1, 1));
+    // The name is looked up again by each open, the attributes are good for a second.
+    assert_eq!((u64_at(&body, 16), u64_at(&body, 24)), (0, 1));
     // fuse_attr: ino, size, blocks, atime..., atimensec, ..., mode, nlink, uid, gid, rdev, blksize.
     assert_eq!((u64_at(&body, 40), u64_at(&body, 48)), (42, 4097));
     assert_eq!(u64_at(&body, 64) as i64, -1);
@@ -92,6 +94,14 @@ fn names_reach_the_engine() {
     );
 }
 
+fn open_flags(flags: i32, cached: bool) -> String {
+    let how = OpenFlags {
+        cached,
+        ..OpenFlags::from(flags)
+    };
+    format!("{how:?}")
+}
+
 #[test]
 fn opening_says_what_may_be_cached() {
     // DIRECT_IO 1, KEEP_CACHE 2, CACHE_DIR 8, PARALLEL_DIRECT_WRITES 64.
@@ -102,6 +112,7 @@ fn opening_says_what_may_be_cached() {
         (CachePolicy::Always, 2, 10),
     ] {
         let mut bench = bench(cache);
+        let cached = cache == CachePolicy::Auto;
         let flags = libc::O_RDWR | libc::O_CREAT | libc::O_PATH | libc::O_TMPFILE | 0x8000;
         let body = ok(bench.ask(Opcode::Open, 5, &words(&[flags as u32, 0]), 16));
         assert_eq!((u64_at(&body, 0), u32_at(&body, 8)), (0x9_0000_0001, file));
@@ -116,9 +127,12 @@ fn opening_says_what_may_be_cached() {
         assert_eq!(
             bench.calls(),
             [
-                "open NodeId(5) OpenFlags { flags: 2, kill_suidgid: false }",
-                r#"create NodeId(5) Name("c") Make { mode: 420, umask: 18 } OpenFlags { flags: 130, kill_suidgid: false }"#,
-                "opendir NodeId(5)"
+                format!("open NodeId(5) {}", open_flags(2, cached)),
+                format!(
+                    r#"create NodeId(5) Name("c") Make {{ mode: 420, umask: 18 }} {}"#,
+                    open_flags(130, cached)
+                ),
+                "opendir NodeId(5)".to_owned(),
             ]
         );
     }
