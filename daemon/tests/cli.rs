@@ -204,7 +204,10 @@ fn help_and_version_are_printed() {
 fn options_are_refused_by_name() {
     let base = ["--fd=30", "--shared-dir=/"];
     for (option, words) in [
-        ("--posix-acl", &["--posix-acl is not supported", "ACLs"][..]),
+        (
+            "--xattrmap=x",
+            &["--xattrmap is not supported", "not renamed"][..],
+        ),
         ("--frobnicate", &["--frobnicate"]),
         ("-oflock", &["-o flock"]),
     ] {

@@ -74,6 +74,14 @@ impl Volume {
         &self.path
     }
 
+    /// Where the host has the inode of `path`, which is relative to the root.
+    pub fn host_path(&self, path: &str) -> PathBuf {
+        match self.striped {
+            true => self.path.join("meta/namespace").join(path),
+            false => self.path.join(path),
+        }
+    }
+
     /// Whether it has targets.
     pub fn is_striped(&self) -> bool {
         self.striped

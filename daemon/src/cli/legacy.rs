@@ -38,12 +38,14 @@ fn with_value(name: &str, value: &str, args: &mut Args) -> Result<(), String> {
 
 fn flag(name: &str, args: &mut Args) -> Result<(), String> {
     match name {
-        "xattr" => args.xattr = true,
-        "no_xattr" => args.xattr = false,
+        "xattr" => args.no_xattr = false,
+        "no_xattr" => args.no_xattr = true,
+        "posix_acl" => args.no_posix_acl = false,
+        "no_posix_acl" => args.no_posix_acl = true,
         "writeback" => args.writeback = true,
         "no_writeback" => args.writeback = false,
         // What is so anyway.
-        "no_flock" | "no_posix_lock" | "readdirplus" | "no_posix_acl" | "no_security_label"
+        "no_flock" | "no_posix_lock" | "readdirplus" | "no_security_label"
         | "no_allow_direct_io" | "killpriv_v2" => {}
         _ => return Err(refuse(name)),
     }

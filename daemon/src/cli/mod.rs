@@ -88,9 +88,26 @@ struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = timeout::parse)]
     attr_timeout: Option<Duration>,
 
-    /// Give the guest extended attributes
-    #[arg(long)]
+    /// Accepted: the guest has extended attributes unless --no-xattr is given
+    #[arg(long, hide = true, overrides_with = "no_xattr")]
     xattr: bool,
+
+    /// Give the guest no extended attributes, and so no ACLs
+    #[arg(long, overrides_with = "xattr")]
+    no_xattr: bool,
+
+    /// Accepted: the guest has POSIX ACLs unless --no-posix-acl or --no-xattr is given
+    #[arg(
+        long,
+        hide = true,
+        overrides_with = "no_posix_acl",
+        conflicts_with = "no_xattr"
+    )]
+    posix_acl: bool,
+
+    /// Give the guest no POSIX ACLs
+    #[arg(long, overrides_with = "posix_acl")]
+    no_posix_acl: bool,
 
     /// Let the guest change nothing
     #[arg(long)]
@@ -240,6 +257,7 @@ pub struct Options {
     pub entry_timeout: Option<Duration>,
     pub attr_timeout: Option<Duration>,
     pub xattr: bool,
+    pub posix_acl: bool,
     pub readonly: bool,
     pub sandbox: Sandbox,
     pub thread_pool_size: Option<u32>,
@@ -302,7 +320,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
         writeback: args.writeback,
         entry_timeout: args.entry_timeout,
         attr_timeout: args.attr_timeout,
-        xattr: args.xattr,
+        xattr: !args.no_xattr,
+        posix_acl: !args.no_xattr && !args.no_posix_acl,
         readonly: args.readonly,
         sandbox: args.sandbox,
         thread_pool_size: args.thread_pool_size,

@@ -47,6 +47,7 @@ fn todays_dialect() {
             entry_timeout: None,
             attr_timeout: None,
             xattr: true,
+            posix_acl: true,
             readonly: true,
             sandbox: Sandbox::Chroot,
             thread_pool_size: Some(8),
@@ -79,7 +80,7 @@ fn the_usual_command_line() {
         (options.cache, options.sandbox, options.log_level),
         (CachePolicy::Auto, Sandbox::Namespace, LevelFilter::Info)
     );
-    assert!(!options.xattr && !options.readonly);
+    assert!(options.xattr && options.posix_acl && !options.readonly);
 }
 
 /// The words of libvirt 9.0, as it was seen to start the daemon.
@@ -105,7 +106,7 @@ fn the_older_dialect() {
     ]);
     assert_eq!(options.cache, CachePolicy::Always);
     assert_eq!(options.log_level, LevelFilter::Error);
-    assert!(!options.xattr);
+    assert!(!options.xattr && !options.posix_acl);
     assert_eq!(
         serve(&["--fd=3", "-osource=a", "-d"]).log_level,
         LevelFilter::Debug
@@ -137,6 +138,27 @@ fn what_the_guest_may_keep() {
 }
 
 #[test]
+fn attributes_are_on_unless_they_are_turned_off() {
+    for (options, xattr, posix_acl) in [
+        (&[][..], true, true),
+        (&["--xattr", "--posix-acl"], true, true),
+        (&["--no-posix-acl"], true, false),
+        (&["--no-xattr"], false, false),
+        (&["--no-xattr", "--xattr"], true, true),
+        (&["--xattr", "--no-xattr"], false, false),
+        (&["--posix-acl", "--no-posix-acl"], true, false),
+        (&["-o", "no_posix_acl"], true, false),
+        (&["-o", "no_xattr"], false, false),
+        (&["-o", "no_posix_acl,posix_acl"], true, true),
+    ] {
+        let options = serve(&[&["--fd=3", "--shared-dir=v"], options].concat());
+        assert_eq!((options.xattr, options.posix_acl), (xattr, posix_acl));
+    }
+    let both = ["--fd=3", "--shared-dir=v", "--no-xattr", "--posix-acl"];
+    refused(&both, &["--posix-acl", "cannot be used with", "--no-xattr"]);
+}
+
+#[test]
 fn capabilities_need_nothing_else() {
     let args = ["pfs-virtiofsd", "--print-capabilities"].map(OsString::from);
     assert_eq!(parse(args).unwrap(), Action::PrintCapabilities);
@@ -147,8 +169,7 @@ fn capabilities_need_nothing_else() {
 fn what_we_do_not_have_is_refused_by_name() {
     let base = ["--fd=3", "--shared-dir=/v"];
     for (option, words) in [
-        ("--posix-acl", &["--posix-acl is not supported", "ACL"][..]),
-        ("--uid-map=:0:1:1:", &["--uid-map is not supported"]),
+        ("--uid-map=:0:1:1:", &["--uid-map is not supported"][..]),
         ("--seccomp=kill", &["--seccomp is not supported", "none"]),
         (
             "--inode-file-handles=never",

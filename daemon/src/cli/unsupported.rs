@@ -15,7 +15,6 @@ const IDS: &str = "users and groups are not mapped yet: a guest's ids are the vo
 const TABLE: &[(&str, &str)] = &[
     ("flock", LOCKS),
     ("posix-lock", LOCKS),
-    ("posix-acl", "POSIX ACLs are not enforced yet"),
     (
         "security-label",
         "SELinux labels of guests are not stored yet",

@@ -106,6 +106,20 @@ pub mod init {
     pub const ALLOW_IDMAP: u64 = 1 << 40;
 }
 
+/// `FUSE_SETXATTR_ACL_KILL_SGID` of [`SetxattrInExt::setxattr_flags`].
+pub const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
+
+/// `struct fuse_setxattr_in` where `FUSE_SETXATTR_EXT` was negotiated (7.33); [`SetxattrIn`] is
+/// its beginning.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetxattrInExt {
+    pub size: u32,
+    pub flags: u32,
+    pub setxattr_flags: u32,
+    pub padding: u32,
+}
+
 /// `struct fuse_syncfs_in` (7.34).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -174,6 +188,8 @@ pub struct StatxOut {
 // SAFETY: plain integers without padding (the sizes are asserted below).
 unsafe impl ByteValued for SyncfsIn {}
 // SAFETY: as above.
+unsafe impl ByteValued for SetxattrInExt {}
+// SAFETY: as above.
 unsafe impl ByteValued for StatxIn {}
 // SAFETY: as above.
 unsafe impl ByteValued for StatxOut {}
@@ -184,6 +200,7 @@ const _: () = {
     assert!(DIRENT_BYTES == 24 && DIRENTPLUS_BYTES == 152);
     assert!(size_of::<EntryOut>() == 128 && size_of::<AttrOut>() == 104);
     assert!(size_of::<InitOut>() == 64 && size_of::<InitIn>() + size_of::<InitIn2>() == 64);
+    assert!(size_of::<SetxattrIn>() == 8 && size_of::<SetxattrInExt>() == 16);
     assert!(size_of::<StatxIn>() == 24 && size_of::<SxTime>() == 16);
     assert!(size_of::<Statx>() == 256 && size_of::<StatxOut>() == 288);
     assert!(size_of::<ReadIn>() == 40 && size_of::<WriteIn>() == 40);

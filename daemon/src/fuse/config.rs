@@ -29,6 +29,8 @@ pub struct ServiceConfig {
     pub cache: CachePolicy,
     /// Whether the guest has extended attributes.
     pub xattr: bool,
+    /// Whether the guest has POSIX ACLs, where it has extended attributes.
+    pub posix_acl: bool,
     /// Whether everything that would change the volume is refused with `EROFS`.
     pub readonly: bool,
     /// Whether the guest writes data when it sees fit, and owns sizes and times until then.
@@ -45,13 +47,21 @@ impl Default for ServiceConfig {
     fn default() -> Self {
         ServiceConfig {
             cache: CachePolicy::default(),
-            xattr: false,
+            xattr: true,
+            posix_acl: true,
             readonly: false,
             writeback: false,
             entry_timeout: None,
             attr_timeout: None,
             max_write_bytes: MAX_WRITE_BYTES,
         }
+    }
+}
+
+impl ServiceConfig {
+    /// Whether the guest has POSIX ACLs.
+    pub fn has_acls(&self) -> bool {
+        self.xattr && self.posix_acl
     }
 }
 

@@ -41,7 +41,7 @@ macro_rules! flags {
     };
 }
 
-use Taken::{Always, Never};
+use Taken::{Always, Never, With};
 
 const NAMES_KEPT: Taken = Taken::With {
     options: "`--cache metadata`, `always`, or an `--entry-timeout`",
@@ -73,7 +73,7 @@ flags! {
     NO_OPEN_SUPPORT: Never, "handles keep unlinked files alive";
     PARALLEL_DIROPS: Always, "lookups and readdirs of one directory may run side by side";
     HANDLE_KILLPRIV: Never, "its second version is taken";
-    POSIX_ACL: Never, "ACLs must be enforced and inherited first";
+    POSIX_ACL: With { options: "ACLs: not `--no-posix-acl`, not `--no-xattr`", is_set: ServiceConfig::has_acls }, "the guest's kernel enforces ACLs; the engine keeps and inherits them";
     ABORT_ERROR: Never, "speaks of /dev/fuse";
     MAX_PAGES: Always, "requests of more than 32 pages: `max_pages` counts";
     CACHE_SYMLINKS: Always, "a symlink never changes: its target may be kept as long as its inode";
@@ -82,7 +82,7 @@ flags! {
     MAP_ALIGNMENT: Never, "there is no DAX window";
     SUBMOUNTS: Never, "a volume is one file system";
     HANDLE_KILLPRIV_V2: Always, "setuid and setgid are dropped on write, truncate and chown as each request says, which spares a GETXATTR of security.capability before each write";
-    SETXATTR_EXT: Never, "carries nothing but the setgid rule of an ACL";
+    SETXATTR_EXT: With { options: "ACLs, as POSIX_ACL", is_set: ServiceConfig::has_acls }, "carries the rule that an ACL set by one not of the group drops setgid";
     INIT_EXT: Always, "there are flags beyond bit 31";
     INIT_RESERVED: Never, "reserved";
     SECURITY_CTX: Never, "nothing uses the security context that it appends to requests";

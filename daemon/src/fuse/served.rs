@@ -88,7 +88,7 @@ impl Opcode {
             O::Tmpfile => "`linkat` gives it a name",
             O::Readdirplus => "`.` and `..` come without a node, as Linux wants it",
             O::Setxattr | O::Getxattr | O::Listxattr | O::Removexattr => {
-                "without `--xattr`: ENOSYS, which the guest's kernel makes EOPNOTSUPP"
+                "with `--no-xattr`: ENOSYS, which the guest's kernel makes EOPNOTSUPP"
             }
             O::Access => "not asked by Linux here: it checks permissions itself",
             O::Destroy => "ends the session: nodes, handles, all",

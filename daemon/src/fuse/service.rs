@@ -1,6 +1,6 @@
 //! The service: one session of one guest, shared by all workers.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pfs_core::fs::{Answer, Caller, Errno, FileSystem, IntentLog, NodeId, Result, Ticket};
@@ -8,7 +8,7 @@ use pfs_core::io::Io;
 use pfs_core::session::{InitRecord, SessionStore};
 use vm_memory::ByteValued;
 
-use super::abi::{self, init::WRITEBACK_CACHE, InHeader, IN_HEADER_BYTES, OUT_HEADER_BYTES};
+use super::abi::{self, InHeader, IN_HEADER_BYTES, OUT_HEADER_BYTES};
 use super::config::{Caching, ServiceConfig};
 use super::decode::{body_len, decode, Raw, Request, Whole};
 use super::dispatch::Call;
@@ -59,8 +59,8 @@ pub struct Service {
     ready: AtomicBool,
     /// Most data of one READ or WRITE in this session.
     max_write: AtomicU32,
-    /// The guest writes its data when it sees fit.
-    writeback: AtomicBool,
+    /// The session's flags (`FUSE_*` of INIT).
+    flags: AtomicU64,
     /// Held while a session begins or ends.
     session: Mutex<()>,
 }
@@ -79,7 +79,7 @@ impl Service {
             config,
             ready: AtomicBool::new(false),
             max_write: AtomicU32::new(0),
-            writeback: AtomicBool::new(false),
+            flags: AtomicU64::new(0),
             session: Mutex::new(()),
         }
     }
@@ -161,12 +161,14 @@ impl Service {
                 heap.as_slice()
             }
         };
+        let flags = self.flags.load(Ordering::Relaxed);
         let request = decode(&Raw {
             op: &op,
             head,
             body,
             payload_len: rest.saturating_sub(copied as u64),
             max_write: self.max_write.load(Ordering::Relaxed),
+            flags,
         })?;
 
         if let Request::Whole(whole) = &request {
@@ -178,7 +180,7 @@ impl Service {
             fs: &*self.fs,
             config: &self.config,
             caching: &self.caching,
-            writeback: self.writeback.load(Ordering::Relaxed),
+            flags,
             io,
             ticket,
             caller: Caller {
@@ -287,9 +289,8 @@ impl Service {
 
     /// Serves as was negotiated.
     fn take_up(&self, record: &InitRecord) {
-        let writeback = record.flags & WRITEBACK_CACHE != 0;
         self.max_write.store(record.max_write, Ordering::Relaxed);
-        self.writeback.store(writeback, Ordering::Relaxed);
+        self.flags.store(record.flags, Ordering::Relaxed);
         self.ready.store(true, Ordering::Release);
     }
 

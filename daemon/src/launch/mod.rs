@@ -93,6 +93,7 @@ pub fn serve(options: &Options) -> Result<(), Error> {
             entry_timeout: options.entry_timeout,
             attr_timeout: options.attr_timeout,
             xattr: options.xattr,
+            posix_acl: options.posix_acl,
             readonly: options.readonly,
             ..ServiceConfig::default()
         },

@@ -18,11 +18,13 @@ macro_rules! on_both_kinds_of_volume {
     };
 }
 
+mod acls;
 mod attrs;
 mod data;
 mod dirs;
 mod lifetime;
 mod names;
+mod privileges;
 mod ranges;
 mod xattrs;
 

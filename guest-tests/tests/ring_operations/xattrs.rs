@@ -1,7 +1,7 @@
 //! Extended attributes.
 
 use guest_tests::fixture::{Mount, Volume};
-use guest_tests::ring::fuse::abi::ROOT_ID;
+use guest_tests::ring::fuse::abi::{SetattrIn, SetattrValid, ROOT_ID};
 use guest_tests::ring::fuse::{ops, Client, Errno};
 
 on_both_kinds_of_volume! {
@@ -9,6 +9,8 @@ on_both_kinds_of_volume! {
     sizes,
     on_every_kind_of_node,
     the_volumes_own_are_hidden,
+    trusted_and_security_are_the_guests,
+    a_write_drops_capabilities,
     without_the_option_there_are_none,
 }
 
@@ -116,12 +118,12 @@ fn the_volumes_own_are_hidden(mount: &mut Mount, volume: &Volume) {
     let node = file.nodeid;
     fs.setxattr(node, "user.mine", b"1", 0).unwrap();
     if volume.is_striped() {
-        let inode = volume.path().join("meta/namespace/f");
+        let inode = volume.host_path("f");
         let mut value = [0_u8; 256];
         rustix::fs::getxattr(inode, "user.pfs.file", &mut value[..]).unwrap();
     } else {
         let value = rustix::fs::XattrFlags::empty();
-        let path = volume.path().join("f");
+        let path = volume.host_path("f");
         rustix::fs::setxattr(path, "user.pfs.file", b"the host's", value).unwrap();
     }
     for name in ["user.pfs.file", "user.pfs.", "user.pfs.other"] {
@@ -141,7 +143,7 @@ fn the_volumes_own_are_hidden(mount: &mut Mount, volume: &Volume) {
 
 fn without_the_option_there_are_none(mount: &mut Mount, volume: &Volume) {
     mount.fs().setxattr(ROOT_ID, "user.a", b"1", 0).unwrap();
-    let mut without = Mount::start(volume.daemon_with(&[]), &Default::default());
+    let mut without = Mount::start(volume.daemon_with(&["--no-xattr"]), &Default::default());
     let fs = without.fs();
     assert_eq!(fs.getxattr(ROOT_ID, "user.a").unwrap_err(), Errno::NOSYS);
     assert_eq!(
@@ -150,4 +152,137 @@ fn without_the_option_there_are_none(mount: &mut Mount, volume: &Volume) {
     );
     assert_eq!(fs.listxattr(ROOT_ID).unwrap_err(), Errno::NOSYS);
     assert_eq!(fs.removexattr(ROOT_ID, "user.a").unwrap_err(), Errno::NOSYS);
+}
+
+/// What the host itself has on the inode of `name` in the root, by the host's names.
+fn on_the_host(volume: &Volume, name: &str) -> Vec<String> {
+    let mut names = [0_u8; 4096];
+    let len = rustix::fs::listxattr(volume.host_path(name), &mut names[..]).unwrap();
+    let names = String::from_utf8(names[..len].to_vec()).unwrap();
+    names.split_terminator('\0').map(str::to_owned).collect()
+}
+
+fn trusted_and_security_are_the_guests(mount: &mut Mount, volume: &Volume) {
+    let fs = mount.fs();
+    let (file, _) = fs.create(ROOT_ID, "f", 0o644, libc::O_RDWR).unwrap();
+    let node = file.nodeid;
+    let dir = fs.mkdir(ROOT_ID, "d", 0o755).unwrap().nodeid;
+    for node in [node, dir] {
+        for name in ["trusted.overlay.opaque", "security.selinux", "user.a"] {
+            assert_eq!(fs.getxattr(node, name).unwrap_err(), Errno::NODATA);
+            fs.setxattr(node, name, b"1", libc::XATTR_CREATE).unwrap();
+            let again = fs.setxattr(node, name, b"2", libc::XATTR_CREATE);
+            assert_eq!(again.unwrap_err(), Errno::EXIST);
+            fs.setxattr(node, name, b"22", libc::XATTR_REPLACE).unwrap();
+            assert_eq!(fs.getxattr(node, name).unwrap(), b"22");
+        }
+        assert_eq!(
+            names(fs, node),
+            [
+                &b"security.selinux\0"[..],
+                b"trusted.overlay.opaque\0",
+                b"user.a\0"
+            ]
+        );
+    }
+    // Not the host's: neither there nor from there.
+    let host = on_the_host(volume, "f");
+    assert!(
+        host.iter().all(|name| name.starts_with("user.")),
+        "{host:?}"
+    );
+    if rustix::process::geteuid().is_root() {
+        let value = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(volume.host_path("f"), "trusted.host", b"1", value).unwrap();
+        assert_eq!(
+            fs.getxattr(node, "trusted.host").unwrap_err(),
+            Errno::NODATA
+        );
+        assert_eq!(names(fs, node).len(), 3);
+    }
+    // trusted.* is listed for the privileged alone.
+    fs.caller.uid = 1000;
+    assert_eq!(names(fs, node), [&b"security.selinux\0"[..], b"user.a\0"]);
+    fs.caller.uid = 0;
+    fs.removexattr(node, "trusted.overlay.opaque").unwrap();
+    let gone = fs.removexattr(node, "trusted.overlay.opaque");
+    assert_eq!(gone.unwrap_err(), Errno::NODATA);
+    for (name, errno) in [
+        ("trusted.", Errno::INVAL),
+        ("security.", Errno::INVAL),
+        ("system.nfs4_acl", Errno::OPNOTSUPP),
+        ("ceph.quota", Errno::OPNOTSUPP),
+    ] {
+        assert_eq!(
+            fs.setxattr(node, name, b"1", 0).unwrap_err(),
+            errno,
+            "{name}"
+        );
+    }
+    let name = "trusted.".to_owned() + &"n".repeat(244);
+    fs.setxattr(node, &name, b"long", 0).unwrap();
+    assert_eq!(fs.getxattr(node, &name).unwrap(), b"long");
+    let longer = fs.setxattr(node, name + "n", b"v", 0);
+    assert_eq!(longer.unwrap_err(), Errno::RANGE);
+}
+
+/// `struct vfs_cap_data` of version 2: CAP_NET_RAW, permitted and effective.
+fn capability() -> Vec<u8> {
+    let words = [0x0200_0001_u32, 1 << 13, 0, 0, 0];
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn a_write_drops_capabilities(mount: &mut Mount, _: &Volume) {
+    const NAME: &str = "security.capability";
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: needs root");
+    }
+    let fs = mount.fs();
+    let (file, handle) = fs.create(ROOT_ID, "f", 0o755, libc::O_RDWR).unwrap();
+    let (source, from) = fs.create(ROOT_ID, "source", 0o600, libc::O_RDWR).unwrap();
+    fs.write(from, 0, &[1; 1000]).unwrap();
+    let node = file.nodeid;
+    type Change<'a> = &'a dyn Fn(&mut Client);
+    let changes: [(&str, Change<'_>); 7] = [
+        ("a write", &|fs| {
+            fs.write(handle, 0, b"x").unwrap();
+        }),
+        ("a write far off", &|fs| {
+            fs.write(handle, 1 << 20, b"x").unwrap();
+        }),
+        ("another in the same tick", &|fs| {
+            fs.write(handle, 1 << 20, b"x").unwrap();
+        }),
+        ("a truncation", &|fs| {
+            let size = SetattrIn {
+                valid: SetattrValid::SIZE.bits(),
+                size: 100,
+                ..SetattrIn::default()
+            };
+            fs.setattr(node, &size).unwrap();
+        }),
+        ("an allocation", &|fs| {
+            fs.fallocate(handle, 0, 0, 1 << 20).unwrap();
+        }),
+        ("a copy", &|fs| {
+            fs.copy_file_range(from, 0, handle, 1 << 20, 1000).unwrap();
+        }),
+        ("a change of owner", &|fs| {
+            let owner = SetattrIn {
+                valid: SetattrValid::UID.bits(),
+                uid: 12,
+                ..SetattrIn::default()
+            };
+            fs.setattr(node, &owner).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        fs.setxattr(node, NAME, &capability(), 0).unwrap();
+        assert_eq!(fs.getxattr(node, NAME).unwrap(), capability(), "{what}");
+        assert_eq!(names(fs, node), [b"security.capability\0"]);
+        change(fs);
+        let left = fs.getxattr(node, NAME);
+        assert_eq!(left.unwrap_err(), Errno::NODATA, "{what}");
+    }
+    assert_eq!(fs.listxattr(source.nodeid).unwrap(), b"");
 }

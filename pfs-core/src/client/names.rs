@@ -137,7 +137,7 @@ impl Client {
     /// Sets attribute `name` of the node at `path`.
     pub fn set_xattr(&mut self, path: &Path, name: &XattrName, value: &[u8]) -> Result<(), Error> {
         let node = self.lookup_path(path)?;
-        self.call(|fs, req, reply| fs.setxattr(req, node.id, name, value, 0, reply))
+        self.call(|fs, req, reply| fs.setxattr(req, node.id, name, value, 0.into(), reply))
             .map_err(failed(Doing::SetXattr, path))
     }
 

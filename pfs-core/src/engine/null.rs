@@ -222,7 +222,7 @@ impl FileSystem for Null {
         _: NodeId,
         _: &XattrName,
         _: &[u8],
-        _: u32,
+        _: SetXattr,
         reply: Reply<()>,
     ) {
         reply.err(Errno::OPNOTSUPP);

@@ -228,14 +228,14 @@ pub trait FileSystem: Send + Sync {
 
     // ---- extended attributes ---------------------------------------------------------
 
-    /// Sets an attribute; `flags` as in `setxattr(2)`.
+    /// Sets an attribute.
     fn setxattr(
         &self,
         req: &mut Req<'_>,
         node: NodeId,
         name: &XattrName,
         value: &[u8],
-        flags: u32,
+        how: SetXattr,
         reply: Reply<()>,
     );
 

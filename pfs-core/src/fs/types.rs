@@ -224,6 +224,24 @@ pub struct WriteFlags {
     pub from_cache: bool,
 }
 
+/// How to set an extended attribute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetXattr {
+    /// As in `setxattr(2)`.
+    pub flags: u32,
+    /// With an access ACL, drop setgid, as it must be where the caller is not of the group.
+    pub acl_kill_sgid: bool,
+}
+
+impl From<u32> for SetXattr {
+    fn from(flags: u32) -> SetXattr {
+        SetXattr {
+            flags,
+            acl_kill_sgid: false,
+        }
+    }
+}
+
 /// What `statvfs(3)` knows of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StatFs {

@@ -3,11 +3,12 @@
 use std::os::fd::AsFd;
 
 use rustix::fs::{
-    chownat, statx, utimensat, AtFlags, Gid, Mode, Statx, StatxFlags, Timespec, Timestamps, Uid,
-    UTIME_NOW, UTIME_OMIT,
+    chownat, fchown, fgetxattr, fremovexattr, statx, utimensat, AtFlags, Gid, Mode, Statx,
+    StatxFlags, Timespec, Timestamps, Uid, UTIME_NOW, UTIME_OMIT,
 };
 
 use super::proc::FdName;
+use super::xattr_names::CAPABILITY;
 use super::{Inode, Stat, Tree};
 use crate::fs::{Attr, Caller, Errno, Name, NodeId, Result, SetAttr, SetTime, StatFs};
 
@@ -28,6 +29,22 @@ pub fn stat_name(dir: impl AsFd, name: &Name) -> Result<Stat> {
 pub fn size_fd(fd: impl AsFd) -> Result<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     statx(fd, c"", flags, StatxFlags::SIZE).map(|stat| stat.stx_size)
+}
+
+/// Drops a program's capabilities from the regular file behind `fd`, as the kernel does at every
+/// write that it sees.
+pub fn drop_capability(fd: impl AsFd) -> Result<()> {
+    match fgetxattr(&fd, CAPABILITY, &mut [0u8; 0][..]) {
+        Ok(_) => {}
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(()),
+        Err(errno) => return Err(errno),
+    }
+    match fremovexattr(&fd, CAPABILITY) {
+        Err(Errno::NODATA) => Ok(()),
+        // Without CAP_SETFCAP: a change of owner drops them, also one that changes nothing.
+        Err(Errno::PERM) => fchown(fd, None, None),
+        result => result,
+    }
 }
 
 fn stat_of(stat: &Statx) -> Stat {
@@ -107,7 +124,7 @@ impl Tree {
         self.chmod(inode, keep)
     }
 
-    fn chmod(&self, inode: &Inode, mode: u32) -> Result<()> {
+    pub(super) fn chmod(&self, inode: &Inode, mode: u32) -> Result<()> {
         // A link's own mode cannot be changed, and chmod by way of /proc says so.
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let name = FdName::of(inode.fd.as_fd());

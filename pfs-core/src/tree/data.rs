@@ -115,11 +115,6 @@ pub trait FileData: Send + Sync + 'static {
     /// Removes what is left of a file that lost a name, if that was its last.
     fn purge(&self, _victim: Self::Victim) {}
 
-    /// Whether `name` is the volume's own, hidden from requesters.
-    fn hides_xattr(&self, name: &XattrName) -> bool {
-        name.as_c_str().to_bytes().starts_with(b"user.pfs.")
-    }
-
     /// Size and use.
     fn statfs(&self, tree: &Tree, inode: &Inode) -> Result<StatFs> {
         tree.statfs(inode)

@@ -226,6 +226,15 @@ impl<D: FileData> Shared<D> {
         }
     }
 
+    /// Drops setuid and setgid of a file that `caller` changes by a request that, unlike a write,
+    /// does not say whether it must: as Linux does for who is not privileged.
+    fn changed_by(&self, caller: &Caller, node: NodeId) -> Result<()> {
+        match caller.uid {
+            0 => Ok(()),
+            _ => self.tree.kill_suidgid(&*self.tree.inode(node)?),
+        }
+    }
+
     /// The answer to a create: what was taken on the way is given back on failure.
     fn created(&self, made: super::names::CreatedFile, how: OpenFlags) -> Result<Created> {
         let mut entry = made.entry;
@@ -233,7 +242,7 @@ impl<D: FileData> Shared<D> {
             if let Some(parent) = made.made_in {
                 self.data.made(&self.tree, parent, entry.node)?;
             }
-            if entry.attr.size > 0 {
+            if made.made_in.is_none() && how.flags & libc::O_TRUNC != 0 {
                 self.truncate_opened(&inode, how)?;
                 entry.attr = self.attr(&inode)?;
             } else {
@@ -261,25 +270,6 @@ impl<D: FileData> Shared<D> {
         }
         self.tree.set_attr(inode, set)?;
         self.attr(inode)
-    }
-
-    fn visible_xattr(&self, name: &XattrName, hidden: Errno) -> Result<()> {
-        if self.data.hides_xattr(name) {
-            Err(hidden)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn listxattr(&self, node: NodeId) -> Result<Vec<u8>> {
-        let names = self.tree.list_xattrs(&*self.tree.inode(node)?)?;
-        let shown = names.split_inclusive(|byte| *byte == 0).filter(|name| {
-            let name = CStr::from_bytes_with_nul(name)
-                .ok()
-                .and_then(|n| XattrName::new(n).ok());
-            name.is_some_and(|name| !self.data.hides_xattr(name))
-        });
-        Ok(shown.flatten().copied().collect())
     }
 }
 
@@ -409,7 +399,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         let victim = replaces
             .then(|| self.0.data.victim(&self.0.tree, to.0, to.1))
             .flatten();
-        attempt!(reply, self.0.tree.rename(req.intent, from, to, flags));
+        attempt!(reply, self.0.tree.rename(by(req), from, to, flags));
         self.purge(req, victim, reply);
     }
 
@@ -516,6 +506,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             .checked_add(len)
             .filter(|end| *end <= i64::MAX as u64);
         let end = attempt!(reply, end.ok_or(Errno::FBIG));
+        attempt!(reply, self.0.changed_by(&req.caller, at.node));
         self.0
             .data
             .fallocate(req.io, &file, at.offset..end, mode as i32, reply);
@@ -533,6 +524,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         let Some((target, reply)) = self.0.begin_write(&to, reply) else {
             return;
         };
+        attempt!(reply, self.0.changed_by(&req.caller, to.node));
         self.blocking(req, reply, move |fs| {
             fs.data
                 .copy((&source, from.offset), (&target, to.offset), len)
@@ -598,19 +590,15 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         node: NodeId,
         name: &XattrName,
         value: &[u8],
-        flags: u32,
+        how: SetXattr,
         reply: Reply<()>,
     ) {
         if self.0.data.is_virtual_xattr(name) {
-            return self.change_virtual_xattr(req, node, name, (Some(value), flags), reply);
+            return self.change_virtual_xattr(req, node, name, (Some(value), how.flags), reply);
         }
-        attempt!(reply, self.0.visible_xattr(name, Errno::PERM));
         let inode = attempt!(reply, self.0.tree.inode(node));
-        let set = self
-            .0
-            .tree
-            .set_xattr(req.intent, &inode, name, value, flags);
-        reply.send(set);
+        let tree = &self.0.tree;
+        reply.send(tree.set_guest_xattr(req.intent, &inode, name, value, how));
     }
 
     fn getxattr(&self, _: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<Vec<u8>>) {
@@ -619,22 +607,22 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             let fs = &self.0;
             return reply.send(fs.data.get_virtual_xattr(&fs.tree, &inode, name));
         }
-        attempt!(reply, self.0.visible_xattr(name, Errno::NODATA));
         let inode = attempt!(reply, self.0.tree.inode(node));
-        reply.send(self.0.tree.get_xattr(&inode, name));
+        reply.send(self.0.tree.get_guest_xattr(&inode, name));
     }
 
-    fn listxattr(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Vec<u8>>) {
-        reply.send(self.0.listxattr(node));
+    fn listxattr(&self, req: &mut Req<'_>, node: NodeId, reply: Reply<Vec<u8>>) {
+        let inode = attempt!(reply, self.0.tree.inode(node));
+        reply.send(self.0.tree.list_guest_xattrs(&inode, &req.caller));
     }
 
     fn removexattr(&self, req: &mut Req<'_>, node: NodeId, name: &XattrName, reply: Reply<()>) {
         if self.0.data.is_virtual_xattr(name) {
             return self.change_virtual_xattr(req, node, name, (None, 0), reply);
         }
-        attempt!(reply, self.0.visible_xattr(name, Errno::NODATA));
         let inode = attempt!(reply, self.0.tree.inode(node));
-        reply.send(self.0.tree.remove_xattr(req.intent, &inode, name));
+        let tree = &self.0.tree;
+        reply.send(tree.remove_guest_xattr(req.intent, &inode, name));
     }
 
     fn statfs(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<StatFs>) {

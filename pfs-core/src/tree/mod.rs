@@ -4,12 +4,14 @@
 //! - `inodes`, `cache`: node ids to inodes: records, an index by number, a bounded cache of fds.
 //! - [`handles`]: open files and directories.
 //! - [`names`]: lookup, create, remove, rename, link.
-//! - [`attrs`]: attributes and ownership. [`xattrs`]: extended attributes.
+//! - [`attrs`]: attributes and ownership. [`xattrs`]: extended attributes, as the host has them;
+//!   `guest_xattrs`, `xattr_names`: as a guest has them.
 //! - [`dirs`]: reading directories.
 //! - [`fs`]: [`TreeFs`]: the tree as a `FileSystem`; [`data`]: what it leaves to the engine.
 //! - `version`: telling whether a file changed since it was cached.
 //! - `replay`: telling own work, done before a crash, from another's.
 //! - [`creds`], [`proc`]: acting as a guest's user; reaching an inode from its descriptor.
+//!   `thread`: a thread's own working directory and umask.
 //!
 //! A name that a guest gave is only ever used as one component below a directory descriptor,
 //! and never followed: what it names is opened with `O_PATH | O_NOFOLLOW`, looked at, and only
@@ -21,12 +23,15 @@ pub mod creds;
 pub mod data;
 pub mod dirs;
 pub mod fs;
+mod guest_xattrs;
 pub mod handles;
 mod inodes;
 pub mod names;
 pub mod proc;
 mod replay;
+mod thread;
 pub mod version;
+mod xattr_names;
 pub mod xattrs;
 
 use std::os::fd::OwnedFd;

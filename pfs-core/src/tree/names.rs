@@ -11,6 +11,7 @@ use rustix::fs::{
 use super::attrs::{stat_fd, stat_name};
 use super::proc::FdName;
 use super::replay::Making;
+use super::thread::Umask;
 use super::{Stat, Tree};
 use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
 
@@ -117,6 +118,7 @@ impl Tree {
         let parent = self.inode(parent)?;
         self.creds.act_as(&by.caller)?;
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
+        let _umask = Umask::set(make.umask)?;
         making.finish(mknodat(
             &parent.fd,
             name.as_c_str(),
@@ -132,6 +134,7 @@ impl Tree {
         let parent = self.inode(parent)?;
         self.creds.act_as(&by.caller)?;
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
+        let _umask = Umask::set(make.umask)?;
         making.finish(mkdirat(&parent.fd, name.as_c_str(), mode_of(make)))?;
         self.enter(&parent.fd, name)
     }
@@ -159,12 +162,17 @@ impl Tree {
     /// Renames; `flags` as in `renameat2(2)`.
     pub fn rename(
         &self,
-        log: Option<&dyn IntentLog>,
+        by: By<'_>,
         from: (NodeId, &Name),
         to: (NodeId, &Name),
         flags: u32,
     ) -> Result<()> {
         let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        if flags.contains(RenameFlags::WHITEOUT) {
+            // What it leaves behind is made by the caller.
+            self.creds.act_as(&by.caller)?;
+        }
+        let log = by.intent;
         let (from_dir, to_dir) = (self.inode(from.0)?, self.inode(to.0)?);
         if let Some(log) = log {
             let now = stat_name(&from_dir.fd, from.1).map(|stat| stat.ino);
@@ -225,7 +233,7 @@ impl Tree {
             open_flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Another requester may make or remove the name between two attempts.
         for _ in 0..16 {
-            match openat(&parent.fd, name.as_c_str(), make_flags, mode_of(make)) {
+            match make_file(&parent.fd, name.as_c_str(), make_flags, make) {
                 Ok(fd) => {
                     let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
                     let entry = self.entry(path, &stat_fd(&fd)?)?;
@@ -277,7 +285,7 @@ impl Tree {
         // O_EXCL here means that it can never be given a name.
         let excl = OFlags::from_bits_retain(flags as u32) & OFlags::EXCL;
         let make_flags = open_flags | OFlags::TMPFILE | OFlags::CLOEXEC | excl;
-        let fd = openat(&parent.fd, c".", make_flags, mode_of(make))?;
+        let fd = make_file(&parent.fd, c".", make_flags, make)?;
         let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
         let entry = self.entry(path, &stat_fd(&fd)?)?;
         Ok(CreatedFile {
@@ -292,6 +300,12 @@ fn absent(dir: impl AsFd, name: &Name) -> bool {
     matches!(stat_name(dir, name), Err(Errno::NOENT))
 }
 
+/// The mode whole: the umask is the kernel's to apply, or a default ACL in its place.
 fn mode_of(make: &Make) -> Mode {
-    Mode::from_raw_mode(make.mode & 0o7777 & !(make.umask & 0o777))
+    Mode::from_raw_mode(make.mode & 0o7777)
+}
+
+fn make_file(dir: impl AsFd, name: &CStr, flags: OFlags, make: &Make) -> Result<OwnedFd> {
+    let _umask = Umask::set(make.umask)?;
+    openat(dir, name, flags, mode_of(make))
 }

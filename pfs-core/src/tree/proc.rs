@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::thread;
 use crate::fs::{Errno, Result};
 
 /// A descriptor of `/proc/self/fd`, which stays good after a sandbox hides `/proc`.
@@ -73,11 +74,7 @@ impl ProcFd {
     /// to `/proc/self/fd` the first time: a thread that calls an engine has no other use for it.
     pub fn with_path<T>(&self, fd: impl AsFd, call: impl FnOnce(&CStr) -> Result<T>) -> Result<T> {
         if !CWD_IS_PROC.get() {
-            // SAFETY: unshare(CLONE_FS) only gives this thread its own working directory, root
-            // and umask, as copies.
-            if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
-                return Err(last_errno());
-            }
+            thread::own_fs()?;
             rustix::process::fchdir(&self.0)?;
             CWD_IS_PROC.set(true);
         }

@@ -294,8 +294,8 @@ fn a_replay_knows_its_own_work() {
     );
 
     let log = Log::default();
-    tree.rename(Some(&log), (root, a), (root, b), 0).unwrap();
-    tree.rename(Some(&log.replay()), (root, a), (root, b), 0)
+    tree.rename(by(&log), (root, a), (root, b), 0).unwrap();
+    tree.rename(by(&log.replay()), (root, a), (root, b), 0)
         .unwrap();
     assert!(dir.path().join("b").exists());
 

@@ -47,6 +47,8 @@ pub struct Raw<'a> {
     pub payload_len: u64,
     /// Most data of one READ or WRITE.
     pub max_write: u32,
+    /// The session's flags (`FUSE_*` of INIT).
+    pub flags: u64,
 }
 
 /// Checks `len` bytes that follow the header against the table; answers how many to copy.
@@ -101,7 +103,7 @@ pub fn decode<'a>(raw: &Raw<'a>) -> Result<Request<'a>> {
             dirs::decode(raw.op.code, &mut body).map(Request::Dirs)
         }
         O::Setxattr | O::Getxattr | O::Listxattr | O::Removexattr => {
-            xattrs::decode(raw.op.code, &mut body).map(Request::Xattrs)
+            xattrs::decode(raw, &mut body).map(Request::Xattrs)
         }
         O::Init
         | O::Destroy

@@ -1,9 +1,9 @@
 //! Requests about extended attributes.
 
-use pfs_core::fs::{Errno, Result, XattrName, XATTR_SIZE_MAX};
+use pfs_core::fs::{Errno, Result, SetXattr, XattrName, XATTR_SIZE_MAX};
 
-use super::Bytes;
-use crate::fuse::abi::{GetxattrIn, SetxattrIn};
+use super::{Bytes, Raw};
+use crate::fuse::abi::{init, GetxattrIn, SetxattrIn, SetxattrInExt, SETXATTR_ACL_KILL_SGID};
 use crate::fuse::opcodes::Opcode;
 
 /// A request about an extended attribute of the node that the header names.
@@ -12,7 +12,7 @@ pub enum Xattrs<'a> {
     Set {
         name: &'a XattrName,
         value: &'a [u8],
-        flags: u32,
+        how: SetXattr,
     },
     Get {
         name: &'a XattrName,
@@ -28,11 +28,10 @@ pub enum Xattrs<'a> {
     },
 }
 
-pub(super) fn decode<'a>(code: Opcode, body: &mut Bytes<'a>) -> Result<Xattrs<'a>> {
-    let request = match code {
+pub(super) fn decode<'a>(raw: &Raw<'_>, body: &mut Bytes<'a>) -> Result<Xattrs<'a>> {
+    let request = match raw.op.code {
         Opcode::Setxattr => {
-            // Without SETXATTR_EXT, which is not taken, the structure ends after its flags.
-            let set: SetxattrIn = body.take()?;
+            let set = set_in(raw, body)?;
             if set.flags & !((libc::XATTR_CREATE | libc::XATTR_REPLACE) as u32) != 0 {
                 return Err(Errno::INVAL);
             }
@@ -43,7 +42,10 @@ pub(super) fn decode<'a>(code: Opcode, body: &mut Bytes<'a>) -> Result<Xattrs<'a
             Xattrs::Set {
                 name: XattrName::new(body.c_str()?)?,
                 value: body.split(size)?,
-                flags: set.flags,
+                how: SetXattr {
+                    flags: set.flags,
+                    acl_kill_sgid: set.setxattr_flags & SETXATTR_ACL_KILL_SGID != 0,
+                },
             }
         }
         Opcode::Getxattr => {
@@ -64,4 +66,17 @@ pub(super) fn decode<'a>(code: Opcode, body: &mut Bytes<'a>) -> Result<Xattrs<'a
     };
     body.end()?;
     Ok(request)
+}
+
+/// The structure, which without SETXATTR_EXT ends after its flags.
+fn set_in(raw: &Raw<'_>, body: &mut Bytes<'_>) -> Result<SetxattrInExt> {
+    if raw.flags & init::SETXATTR_EXT != 0 {
+        return body.take();
+    }
+    let set: SetxattrIn = body.take()?;
+    Ok(SetxattrInExt {
+        size: set.size,
+        flags: set.flags,
+        ..SetxattrInExt::default()
+    })
 }

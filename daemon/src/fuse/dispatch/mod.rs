@@ -11,6 +11,7 @@ use pfs_core::fs::{
 };
 use pfs_core::io::Io;
 
+use super::abi::init;
 use super::abi::OUT_HEADER_BYTES;
 use super::config::Caching;
 use super::decode::Request;
@@ -23,8 +24,8 @@ pub(super) struct Call<'a> {
     pub fs: &'a dyn FileSystem,
     pub config: &'a ServiceConfig,
     pub caching: &'a Caching,
-    /// The guest's cache writes, and owns sizes and times.
-    pub writeback: bool,
+    /// The session's flags (`FUSE_*` of INIT).
+    pub flags: u64,
     pub io: &'a mut Io,
     pub ticket: Ticket,
     pub caller: Caller,
@@ -60,11 +61,12 @@ impl Call<'_> {
     fn open_flags(&self, flags: i32, kill_suidgid: bool) -> OpenFlags {
         // A guest that keeps what it writes knows the end of the file: where an append goes is
         // its own to say.
-        let appends = if self.writeback { libc::O_APPEND } else { 0 };
+        let writeback = self.flags & init::WRITEBACK_CACHE != 0;
+        let appends = if writeback { libc::O_APPEND } else { 0 };
         OpenFlags {
             flags: flags & !appends,
             kill_suidgid,
-            read_too: self.writeback,
+            read_too: writeback,
             cached: self.caching.checks_opens,
         }
     }

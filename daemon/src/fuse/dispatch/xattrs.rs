@@ -1,8 +1,9 @@
 //! Extended attributes.
 
-use pfs_core::fs::{Errno, Result};
+use pfs_core::fs::{Errno, Result, XattrName};
 
 use super::Call;
+use crate::fuse::abi::init;
 use crate::fuse::decode::Xattrs;
 use crate::fuse::reply::Shape;
 
@@ -12,11 +13,16 @@ impl Call<'_> {
         if !self.config.xattr {
             return Err(Errno::NOSYS);
         }
+        if let Xattrs::Set { name, .. } | Xattrs::Get { name, .. } | Xattrs::Remove { name } =
+            request
+        {
+            self.may_have(name)?;
+        }
         let (fs, node) = (self.fs, self.node);
         match *request {
-            Xattrs::Set { name, value, flags } => {
+            Xattrs::Set { name, value, how } => {
                 let reply = self.reply(Shape::Empty);
-                fs.setxattr(&mut self.req(), node, name, value, flags, reply);
+                fs.setxattr(&mut self.req(), node, name, value, how, reply);
             }
             Xattrs::Get { name, size } => {
                 let reply = self.reply(self.value(size)?);
@@ -32,6 +38,15 @@ impl Call<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An ACL is for a guest whose kernel enforces it, and checks who may change it.
+    fn may_have(&self, name: &XattrName) -> Result<()> {
+        let is_acl = name.as_c_str().to_bytes().starts_with(b"system.posix_acl_");
+        match is_acl && self.flags & init::POSIX_ACL == 0 {
+            true => Err(Errno::OPNOTSUPP),
+            false => Ok(()),
+        }
     }
 
     /// How a value is answered where the guest says that it has room for `size` bytes.

@@ -101,7 +101,7 @@ impl FileSystem for Fake {
         opendir(node: NodeId) -> Opened = opened();
         fsyncdir(node: NodeId, handle: Handle, datasync: bool) -> () = ();
         releasedir(handle: Handle) -> () = ();
-        setxattr(node: NodeId, name: &XattrName, value: &[u8], flags: u32) -> () = ();
+        setxattr(node: NodeId, name: &XattrName, value: &[u8], how: SetXattr) -> () = ();
         getxattr(node: NodeId, name: &XattrName) -> Vec<u8> = VALUE.to_vec();
         listxattr(node: NodeId) -> Vec<u8> = VALUE.to_vec();
         removexattr(node: NodeId, name: &XattrName) -> () = ();

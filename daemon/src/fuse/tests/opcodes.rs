@@ -159,6 +159,7 @@ fn a_body_one_byte_short_or_long_is_refused() {
                 body: &body[..copied],
                 payload_len: (body.len() - copied) as u64,
                 max_write: 4096,
+                flags: 0,
             };
             decode(&raw).map(drop)
         };

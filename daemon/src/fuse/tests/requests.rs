@@ -272,15 +272,63 @@ fn extended_attributes() {
     let calls = bench.calls();
     assert_eq!(
         calls[0],
-        r#"setxattr NodeId(5) XattrName("user.a") [97, 98, 99] 1"#
+        r#"setxattr NodeId(5) XattrName("user.a") [97, 98, 99] SetXattr { flags: 1, acl_kill_sgid: false }"#
     );
     assert_eq!(calls[2], r#"removexattr NodeId(5) XattrName("user.a")"#);
-    let mut off = Bench::new(ServiceConfig::default());
+    let mut off = Bench::new(ServiceConfig {
+        xattr: false,
+        ..ServiceConfig::default()
+    });
     assert_eq!(
         off.ask(Opcode::Setxattr, 5, &set, 0),
         Seen::Error(libc::ENOSYS)
     );
     assert!(off.calls().is_empty());
+}
+
+#[test]
+fn acls_are_for_guests_that_enforce_them() {
+    const POSIX_ACL: u32 = 1 << 20;
+    const SETXATTR_EXT: u32 = 1 << 29;
+    let name = b"system.posix_acl_access\0";
+    let get = join(&[&words(&[64, 0]), name]);
+    let plain = join(&[&words(&[1, 0]), name, b"v"]);
+    let extended = |kill| join(&[&words(&[1, 0, kill, 0]), name, b"v"]);
+    let bench_of = |offered: u32, posix_acl| {
+        let mut bench = Bench::fresh(ServiceConfig {
+            posix_acl,
+            ..ServiceConfig::default()
+        });
+        let body = ok(bench.ask(Opcode::Init, 0, &words(&[7, 41, 0, offered]), 64));
+        bench.calls();
+        (bench, u32_at(&body, 12))
+    };
+    let (mut bench, taken) = bench_of(POSIX_ACL | SETXATTR_EXT, true);
+    assert_eq!(taken, POSIX_ACL | SETXATTR_EXT);
+    ok(bench.ask(Opcode::Getxattr, 5, &get, 64));
+    bench.calls();
+    for kill in [0, 1] {
+        ok(bench.ask(Opcode::Setxattr, 5, &extended(kill), 0));
+        let call = format!(
+            r#"setxattr NodeId(5) XattrName("system.posix_acl_access") [118] SetXattr {{ flags: 0, acl_kill_sgid: {} }}"#,
+            kill == 1
+        );
+        assert_eq!(bench.calls(), [call]);
+    }
+    for (offered, posix_acl) in [(0, true), (POSIX_ACL, false)] {
+        let (mut bench, taken) = bench_of(offered, posix_acl);
+        assert_eq!(taken, 0);
+        let remove = name.as_slice();
+        for (opcode, body) in [
+            (Opcode::Getxattr, get.as_slice()),
+            (Opcode::Setxattr, &plain),
+            (Opcode::Removexattr, remove),
+        ] {
+            let seen = bench.ask(opcode, 5, body, 64);
+            assert_eq!(seen, Seen::Error(libc::EOPNOTSUPP), "{opcode:?}");
+        }
+        assert!(bench.calls().is_empty());
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::record::Record;
 use super::transfer::{prepare, touch};
 use super::{File, Volume};
 use crate::fs::{Errno, Result};
-use crate::tree::attrs::size_fd;
+use crate::tree::attrs::{drop_capability, size_fd};
 
 /// Bytes copied at a time.
 const COPY_STEP_BYTES: usize = 1 << 20;
@@ -70,6 +70,7 @@ pub(super) fn fallocate(file: &File, range: Range<u64>, mode: i32) -> Result<()>
         if !keep_size && range.end > size_fd(&file.meta)? {
             file.inode.extend(&file.meta, range.end)?;
         }
+        drop_capability(&file.meta)?;
         allocate_objects(file, &striped, kind, punch)?;
         touch(file)?;
     }

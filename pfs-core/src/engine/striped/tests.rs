@@ -600,7 +600,14 @@ fn a_guest_neither_sees_nor_sets_the_records() {
         Err(Errno::NODATA)
     );
     assert_eq!(
-        call.call(|fs, req, reply: Reply<()>| fs.setxattr(req, node, record, b"x", 0, reply)),
+        call.call(|fs, req, reply: Reply<()>| fs.setxattr(
+            req,
+            node,
+            record,
+            b"x",
+            0.into(),
+            reply
+        )),
         Err(Errno::PERM)
     );
 }

@@ -13,7 +13,7 @@ use crate::fs::{Errno, Reply, Result, Slices};
 use crate::io::{Io, Then};
 use crate::layout::Layout;
 use crate::striper::Range;
-use crate::tree::attrs::size_fd;
+use crate::tree::attrs::{drop_capability, size_fd};
 
 /// Names the part of a join that is in the inode; objects have their own numbers.
 const INODE_PART: u64 = u64::MAX;
@@ -141,9 +141,10 @@ pub(super) fn write(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, rep
     io.seal(join);
 }
 
-/// Makes the inode's size and times those of a write that ends at `end`, before its data goes to
-/// the objects: the kernel that keeps the inode does not see that write.
+/// Makes of the inode's size, times and privileges what a write that ends at `end` makes of them,
+/// before its data goes to the objects: the kernel that keeps the inode does not see that write.
 pub(super) fn prepare(file: &File, end: u64) -> Result<()> {
+    drop_capability(&file.meta)?;
     let mask = StatxFlags::SIZE | StatxFlags::MTIME;
     let stat = statx(&file.meta, c"", AtFlags::EMPTY_PATH, mask)?;
     if end > stat.stx_size {

@@ -15,8 +15,9 @@ fn attr(name: &CStr) -> &XattrName {
 
 impl Mount {
     fn set(&mut self, node: NodeId, name: &CStr, value: &str) -> Result<()> {
-        self.client
-            .call(|fs, req, reply| fs.setxattr(req, node, attr(name), value.as_bytes(), 0, reply))
+        self.client.call(|fs, req, reply| {
+            fs.setxattr(req, node, attr(name), value.as_bytes(), 0.into(), reply)
+        })
     }
 
     pub(super) fn set_layout(&mut self, node: NodeId, value: &str) -> Result<()> {
@@ -234,11 +235,11 @@ fn what_cannot_be_is_refused() {
         let hidden = mount.set(node, c"user.pfs.layouts", "x");
         assert_eq!(hidden, Err(Errno::PERM));
     }
-    let mut with = |flags| {
+    let mut with = |flags: u32| {
         let (name, value) = (attr(c"user.pfs.layout"), OTHER.as_bytes());
-        mount
-            .client
-            .call(|fs, req, reply: Reply<()>| fs.setxattr(req, dir, name, value, flags, reply))
+        mount.client.call(|fs, req, reply: Reply<()>| {
+            fs.setxattr(req, dir, name, value, flags.into(), reply)
+        })
     };
     assert_eq!(with(libc::XATTR_CREATE as u32), Err(Errno::EXIST));
     assert_eq!(with(1 << 10), Err(Errno::INVAL));
@@ -349,7 +350,7 @@ fn a_set_that_was_done_before_a_crash_is_done() {
                 intent: Some(&log),
             };
             let name = attr(c"user.pfs.layout");
-            fs.setxattr(&mut req, file.node, name, value.as_bytes(), 0, reply);
+            fs.setxattr(&mut req, file.node, name, value.as_bytes(), 0.into(), reply);
         })
     };
     assert_eq!(set(&mut mount, OTHER), Ok(()));
