@@ -22,6 +22,7 @@
 pub mod crash;
 mod records;
 
+use std::borrow::Borrow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::Arc;
@@ -315,32 +316,42 @@ impl QueueLog {
     }
 
     /// Where the request of `head` keeps its intent.
-    pub fn intent(&self, head: u16) -> SlotIntent<'_> {
-        SlotIntent(self.record(head))
+    pub fn intent(&self, head: u16) -> SlotIntent<&Records> {
+        SlotIntent {
+            records: &self.records,
+            head,
+        }
     }
 
     fn record(&self, head: u16) -> &Record {
-        self.records
-            .get(head)
-            .expect("a head is checked against the queue size when it is popped")
+        record_of(&self.records, head)
     }
 }
 
-/// The place for one request's [`Intent`].
-pub struct SlotIntent<'a>(&'a Record);
+fn record_of(records: &Records, head: u16) -> &Record {
+    records
+        .get(head)
+        .expect("a head is checked against the queue size when it is popped")
+}
 
-impl IntentLog for SlotIntent<'_> {
+/// The place for one request's [`Intent`]. `R` is the queue's records, or a reference to them.
+pub struct SlotIntent<R> {
+    records: R,
+    head: u16,
+}
+
+impl<R: Borrow<Records>> IntentLog for SlotIntent<R> {
     fn replayed(&self) -> Option<Intent> {
-        let kind = self.0.intent[0].load(Acquire);
-        Intent::from_words([kind, self.0.intent[1].load(Relaxed)])
+        record_of(self.records.borrow(), self.head).intent()
     }
 
     fn record(&self, intent: Intent) {
-        let [kind, value] = intent.to_words();
-        // A death in between leaves no intent, never half of one.
-        self.0.intent[0].store(0, Release);
-        self.0.intent[1].store(value, Release);
-        self.0.intent[0].store(kind, Release);
+        record_of(self.records.borrow(), self.head).set_intent(intent);
+    }
+
+    fn keep(&self) -> Box<dyn IntentLog + Send> {
+        let (records, head) = (self.records.borrow().clone(), self.head);
+        Box::new(SlotIntent { records, head })
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::Arc;
 
+use pfs_core::fs::Intent;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -76,6 +77,19 @@ impl Record {
 
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state as u32, Release);
+    }
+
+    pub(super) fn intent(&self) -> Option<Intent> {
+        let kind = self.intent[0].load(Acquire);
+        Intent::from_words([kind, self.intent[1].load(Relaxed)])
+    }
+
+    pub(super) fn set_intent(&self, intent: Intent) {
+        let [kind, value] = intent.to_words();
+        // A death in between leaves no intent, never half of one.
+        self.intent[0].store(0, Release);
+        self.intent[1].store(value, Release);
+        self.intent[0].store(kind, Release);
     }
 }
 

@@ -46,7 +46,8 @@ pub fn open(volume: OpenVolume, options: &Options) -> Result<Arc<dyn FileSystem>
     };
     Ok(match volume.kind {
         VolumeKind::Posix { root } => {
-            let data = posix::Posix::probe(&root);
+            let proc = ProcFd::open().map_err(tree::Error::Proc)?;
+            let data = posix::Posix::probe(proc, &root);
             Arc::new(TreeFs::new(open_tree(root)?, data))
         }
         VolumeKind::Striped {

@@ -49,6 +49,10 @@ pub trait IntentLog {
 
     /// Records the intent, before anything is changed.
     fn record(&self, intent: Intent);
+
+    /// The same place, for a request that has to wait before it executes. Good until its reply is
+    /// answered.
+    fn keep(&self) -> Box<dyn IntentLog + Send>;
 }
 
 #[cfg(test)]

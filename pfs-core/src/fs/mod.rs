@@ -167,8 +167,10 @@ pub trait FileSystem: Send + Sync {
     /// Reads into `buf`, all of it unless the file ends. Answers the bytes read.
     fn read(&self, req: &mut Req<'_>, at: At, buf: Slices, reply: Reply<u32>);
 
-    /// Writes `buf` whole or fails. Answers the bytes written. The offset is the requester's also
-    /// where the file is open for appending: it knows the end as far as it has seen it.
+    /// Writes `buf` whole or fails. Answers the bytes written. With [`WriteFlags::append`] it
+    /// goes to the end of the file, whoever else appends, and no byte of anybody is lost; requests
+    /// of one requester that are in flight together go there in the order of their offsets, as
+    /// far as they have arrived.
     fn write(&self, req: &mut Req<'_>, at: At, buf: Slices, flags: WriteFlags, reply: Reply<u32>);
 
     /// A descriptor of the handle was closed: the time for delayed errors.

@@ -76,6 +76,25 @@ impl Slices {
         }
     }
 
+    /// Whether the memory holds `data`, and nothing after it.
+    pub fn holds(&self, data: &[u8]) -> bool {
+        let mut rest = data;
+        let parts_alike = self.parts(0, self.len).all(|part| {
+            let Some((head, tail)) = rest.split_at_checked(part.iov_len) else {
+                return false;
+            };
+            rest = tail;
+            let at = part.iov_base.cast::<u8>();
+            // SAFETY: `parts` stays inside the promised memory. It is read byte by byte and no
+            // reference to it is made, since a guest may change it meanwhile.
+            let byte = |index: usize| unsafe { at.add(index).read_volatile() };
+            head.iter()
+                .enumerate()
+                .all(|(index, &want)| byte(index) == want)
+        });
+        parts_alike && rest.is_empty()
+    }
+
     /// Copies `data` to the start of the memory, as far as both go; answers how much.
     pub fn copy_from(&self, data: &[u8]) -> usize {
         let mut at = 0;
@@ -128,5 +147,9 @@ mod tests {
         assert_eq!((a, b, c), ([1, 1, 0], [0; 4], [0, 3, 3, 3, 3]));
         assert_eq!(slices.copy_from(&[7; 5]), 5);
         assert_eq!((a, b[..2].to_vec(), b[2]), ([7; 3], vec![7, 7], 0));
+        let all = [&a[..], &b, &c].concat();
+        assert!(slices.holds(&all));
+        assert!(!slices.holds(&all[..11]) && !slices.holds(&[&all[..], &[0]].concat()));
+        assert!(!slices.holds(&[&all[..11], &[9]].concat()));
     }
 }

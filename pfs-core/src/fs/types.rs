@@ -222,6 +222,12 @@ pub struct WriteFlags {
     pub kill_suidgid: bool,
     /// It comes from the requester's page cache, on nobody's behalf.
     pub from_cache: bool,
+    /// It goes to the end of the file, wherever that is by now: the offset is where the requester
+    /// takes the end to be.
+    pub append: bool,
+    /// It is `O_DIRECT`: one `write(2)` of the requester may come as several requests in flight at
+    /// once, to be told apart and put in order by their offsets.
+    pub direct: bool,
 }
 
 /// How to set an extended attribute.

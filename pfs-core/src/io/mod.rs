@@ -116,6 +116,13 @@ impl Io {
         self.start(Kind::Write, fd, parts, offset, then);
     }
 
+    /// Writes `parts` at the end of the file, which the kernel finds as for `O_APPEND`; all or an
+    /// error. What another process appends may come between pieces of a long one. Memory as for
+    /// [`Io::read`].
+    pub fn append(&mut self, fd: &Fd, parts: impl Iterator<Item = iovec>, then: Then) {
+        self.start(Kind::Append, fd, parts, 0, then);
+    }
+
     /// `fsync(2)`, or `fdatasync(2)`.
     pub fn fsync(&mut self, fd: &Fd, datasync: bool, then: Then) {
         self.start(Kind::Fsync { datasync }, fd, std::iter::empty(), 0, then);
@@ -389,6 +396,9 @@ impl Op {
                 .build(),
             Kind::Write => opcode::Writev::new(fd, list, count)
                 .offset(self.at())
+                .build(),
+            Kind::Append => opcode::Writev::new(fd, list, count)
+                .rw_flags(libc::RWF_APPEND)
                 .build(),
             Kind::Fsync { datasync } => {
                 let flags = match datasync {

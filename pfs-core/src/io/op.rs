@@ -50,6 +50,7 @@ struct Join {
 pub(super) enum Kind {
     Read,
     Write,
+    Append,
     Fsync { datasync: bool },
     Fallocate { mode: i32, len: u64 },
 }
@@ -97,7 +98,7 @@ impl Op {
         self.moved += moved;
         match self.kind {
             Kind::Fsync { .. } | Kind::Fallocate { .. } => Advance::Done(Ok(0)),
-            Kind::Read | Kind::Write => {
+            Kind::Read | Kind::Write | Kind::Append => {
                 let asked: u64 = self.list[self.next..]
                     .iter()
                     .take(IOV_MAX)
@@ -108,7 +109,7 @@ impl Op {
                 match self.kind {
                     _ if whole => Advance::Done(Ok(self.moved as u32)),
                     Kind::Read if moved < asked => Advance::Done(Ok(self.moved as u32)),
-                    Kind::Write if moved == 0 => Advance::Done(Err(Errno::IO)),
+                    Kind::Write | Kind::Append if moved == 0 => Advance::Done(Err(Errno::IO)),
                     _ => Advance::Again,
                 }
             }

@@ -7,8 +7,20 @@ use rustix::fs::OFlags;
 
 use super::names::file_flags;
 use super::{Inode, Tree, XattrChange};
-use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
+use crate::fs::{Attr, Errno, IntentLog, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::Io;
+
+/// What comes with an append.
+pub struct Append<'a> {
+    /// Where the requester takes the end of the file to be.
+    pub offset: u64,
+    /// See [`WriteFlags::direct`](crate::fs::WriteFlags::direct).
+    pub direct: bool,
+    /// Where it is remembered for a replay where it went ([`Intent::AppendAt`]).
+    ///
+    /// [`Intent::AppendAt`]: crate::fs::Intent::AppendAt
+    pub intent: Option<&'a dyn IntentLog>,
+}
 
 /// The data of regular files in a tree.
 ///
@@ -45,6 +57,19 @@ pub trait FileData: Send + Sync + 'static {
         io: &mut Io,
         file: &Arc<Self::File>,
         offset: u64,
+        buf: Slices,
+        reply: Reply<u32>,
+    );
+
+    /// Writes `buf` at the end of the file; see
+    /// [`FileSystem::write`](crate::fs::FileSystem::write). Each piece takes its place for itself:
+    /// between two of one requester there may be another's.
+    fn append(
+        &self,
+        io: &mut Io,
+        node: NodeId,
+        file: &Arc<Self::File>,
+        append: &Append<'_>,
         buf: Slices,
         reply: Reply<u32>,
     );

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 
+use super::data::Append;
 use super::dirs::OpenDir;
 use super::handles::Handles;
 use super::names::By;
@@ -475,7 +476,17 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             let inode = attempt!(reply, self.0.tree.inode(at.node));
             attempt!(reply, self.0.tree.kill_suidgid(&inode));
         }
-        self.0.data.write(req.io, &file, at.offset, buf, reply);
+        if !flags.append {
+            return self.0.data.write(req.io, &file, at.offset, buf, reply);
+        }
+        let append = Append {
+            offset: at.offset,
+            direct: flags.direct,
+            intent: req.intent,
+        };
+        self.0
+            .data
+            .append(req.io, at.node, &file, &append, buf, reply);
     }
 
     fn flush(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {

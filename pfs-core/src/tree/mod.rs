@@ -42,7 +42,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::fs::{Errno, NodeId, Result, Timestamp};
 use crate::session::SessionStore;
 pub use cache::Inode;
-pub use data::FileData;
+pub use data::{Append, FileData};
 pub use fs::TreeFs;
 pub use xattrs::XattrChange;
 

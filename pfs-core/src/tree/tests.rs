@@ -1,6 +1,6 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::names::By;
 use super::*;
@@ -244,8 +244,8 @@ fn a_directory_read_in_pieces_is_whole_while_names_go() {
 }
 
 /// An intent kept in memory.
-#[derive(Default)]
-struct Log(Mutex<Option<Intent>>, bool);
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Option<Intent>>>, bool);
 
 impl IntentLog for Log {
     fn replayed(&self) -> Option<Intent> {
@@ -254,6 +254,10 @@ impl IntentLog for Log {
 
     fn record(&self, intent: Intent) {
         *self.0.lock().unwrap() = Some(intent);
+    }
+
+    fn keep(&self) -> Box<dyn IntentLog + Send> {
+        Box::new(self.clone())
     }
 }
 

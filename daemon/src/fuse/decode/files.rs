@@ -162,6 +162,8 @@ fn read(raw: &Raw<'_>, node: NodeId, read: &ReadIn) -> Result<Files> {
 
 fn write(raw: &Raw<'_>, node: NodeId, write: &WriteIn) -> Result<Files> {
     let size = u64::from(write.size);
+    let from_cache = write.fuse_flags & WRITE_CACHE != 0;
+    let file_flags = write.flags as i32;
     if size != raw.payload_len || write.size > raw.max_write {
         return Err(Errno::INVAL);
     }
@@ -170,7 +172,10 @@ fn write(raw: &Raw<'_>, node: NodeId, write: &WriteIn) -> Result<Files> {
         size: write.size,
         flags: WriteFlags {
             kill_suidgid: write.fuse_flags & WRITE_KILL_PRIV != 0,
-            from_cache: write.fuse_flags & WRITE_CACHE != 0,
+            from_cache,
+            // What comes from the guest's page cache has its place there.
+            append: file_flags & libc::O_APPEND != 0 && !from_cache,
+            direct: file_flags & libc::O_DIRECT != 0,
         },
     })
 }

@@ -162,6 +162,18 @@ pub fn write<'a>(handle: Handle, offset: u64, data: &Buffer) -> Request<'a, Writ
     op(Opcode::Write, handle.nodeid).body(&body).payload(data)
 }
 
+/// WRITE of all of `data` to the end of the file, which the guest takes to be at `offset`.
+pub fn append<'a>(handle: Handle, offset: u64, data: &Buffer) -> Request<'a, WriteOut> {
+    let body = WriteIn {
+        fh: handle.fh,
+        offset,
+        size: data.len() as u32,
+        flags: (libc::O_WRONLY | libc::O_APPEND) as u32,
+        ..WriteIn::default()
+    };
+    op(Opcode::Write, handle.nodeid).body(&body).payload(data)
+}
+
 /// STATFS.
 pub fn statfs<'a>(nodeid: u64) -> Request<'a, StatfsOut> {
     op(Opcode::Statfs, nodeid)

@@ -38,7 +38,7 @@ use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrN
 use crate::io::{Fd, Io};
 use crate::layout::Layout;
 use crate::tree::proc::ProcFd;
-use crate::tree::{FileData, Inode, Tree, XattrChange};
+use crate::tree::{Append, FileData, Inode, Tree, XattrChange};
 use crate::volume::Usage;
 use file_layout::{FileLayout, Part};
 use inode::StripedInode;
@@ -145,6 +145,19 @@ impl FileData for Striped {
 
     fn write(&self, io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, reply: Reply<u32>) {
         transfer::write(io, file, offset, buf, reply);
+    }
+
+    fn append(
+        &self,
+        io: &mut Io,
+        _: NodeId,
+        file: &Arc<File>,
+        append: &Append<'_>,
+        buf: Slices,
+        reply: Reply<u32>,
+    ) {
+        // The end as the requester has seen it.
+        transfer::write(io, file, append.offset, buf, reply);
     }
 
     fn flush(&self, _: &mut Io, _: &Arc<File>, reply: Reply<()>) {

@@ -1,6 +1,5 @@
 //! Layouts from a guest: what is made with which, who may set one, and two daemons about it.
 
-use std::cell::Cell;
 use std::ffi::CStr;
 
 use super::*;
@@ -323,16 +322,20 @@ fn a_posix_volume_has_none() {
 }
 
 /// The memory of one request, before and after a crash.
-#[derive(Default)]
-struct Log(Cell<Option<Intent>>);
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Option<Intent>>>);
 
 impl IntentLog for Log {
     fn replayed(&self) -> Option<Intent> {
-        self.0.get()
+        *self.0.lock().unwrap()
     }
 
     fn record(&self, intent: Intent) {
-        self.0.set(Some(intent));
+        *self.0.lock().unwrap() = Some(intent);
+    }
+
+    fn keep(&self) -> Box<dyn IntentLog + Send> {
+        Box::new(self.clone())
     }
 }
 

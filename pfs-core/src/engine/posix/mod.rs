@@ -1,14 +1,20 @@
 //! Any mounted file system, or a plain directory, as it is.
+//!
+//! - [`append`]: appends, whose place the host's kernel finds.
+
+mod append;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{copy_file_range, ftruncate, seek, OFlags, SeekFrom};
 
-use crate::fs::{Errno, Reply, Result, Slices};
+use crate::fs::{Errno, NodeId, Reply, Result, Slices};
 use crate::io::{Fd, Io, Then};
+use crate::tree::proc::ProcFd;
 use crate::tree::version::is_local;
-use crate::tree::{FileData, Inode, Tree};
+use crate::tree::{Append, FileData, Inode, Tree};
+use append::Appends;
 
 /// Largest copy of one request, in bytes: a longer one is answered short, and the requester
 /// goes on.
@@ -18,13 +24,17 @@ const COPY_MAX: u64 = 256 << 20;
 pub struct Posix {
     /// Errors of earlier writes are only told when a descriptor is closed, as NFS and others do.
     tells_at_close: bool,
+    proc: ProcFd,
+    appends: Arc<Appends>,
 }
 
 impl Posix {
     /// Looks at what kind of file system `root` is on.
-    pub fn probe(root: impl AsFd) -> Posix {
+    pub fn probe(proc: ProcFd, root: impl AsFd) -> Posix {
         Posix {
             tells_at_close: !is_local(root),
+            proc,
+            appends: Arc::default(),
         }
     }
 }
@@ -43,6 +53,18 @@ impl FileData for Posix {
 
     fn write(&self, io: &mut Io, file: &Arc<Fd>, offset: u64, buf: Slices, reply: Reply<u32>) {
         io.write(file, buf.parts(0, buf.len()), offset, Then::Count(reply));
+    }
+
+    fn append(
+        &self,
+        io: &mut Io,
+        node: NodeId,
+        file: &Arc<Fd>,
+        append: &Append<'_>,
+        buf: Slices,
+        reply: Reply<u32>,
+    ) {
+        append::append(self, io, node, file, append, buf, reply);
     }
 
     fn flush(&self, io: &mut Io, file: &Arc<Fd>, reply: Reply<()>) {
