@@ -56,7 +56,7 @@ flags! {
     ASYNC_READ: Always, "several reads of a file may be in flight, in any order";
     POSIX_LOCKS: Never, "locks stay within the guest until engines keep them for all";
     FILE_OPS: Never, "no kernel gives it a meaning";
-    ATOMIC_O_TRUNC: Always, "open(O_TRUNC) is one request: no other client sees the file between two";
+    ATOMIC_O_TRUNC: Never, "the guest's kernel must see ETXTBSY before the file is cut, or a running program dies of an O_TRUNC that fails";
     EXPORT_SUPPORT: Never, "lookups of \".\" and \"..\" are refused";
     BIG_WRITES: Always, "WRITE of more than a page";
     DONT_MASK: Always, "the umask comes with the request: the engine applies it, or a default ACL in its place";
