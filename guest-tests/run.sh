@@ -11,10 +11,12 @@ usage: guest-tests/run.sh [--full] [FILTER...]
 
 Unit tests, ring tests and tests in QEMU guests. FILTERs select tests by name.
 
-  --full  also the long ones: 20 boots in a row, 1 GiB of data (see below)
+  --full  also the long ones: suites at length in guests (fsx, fio, stress-ng, PostgreSQL, ...),
+          20 boots in a row, 1 GiB of data (see below)
 
 Environment:
   PFS_GUEST_DATA_MIB  random data that a guest writes and checks (default 256, full 1024)
+  PFS_SUITES          "required": a test suite that cannot be had fails instead of being skipped
   PFS_CACHE_DIR       guest image, kernels and QEMU builds (default ~/.cache/pfs-virtiofsd)
 USAGE
 }
@@ -42,6 +44,17 @@ case $code in
 0) ;;
 "$EXIT_UNAVAILABLE") note "tests with kernel 6.12 and QEMU 10 will be skipped" ;;
 *) die "qemu-scripts/guest-image.sh failed" ;;
+esac
+
+code=0
+{ qemu-scripts/guest-image.sh --suites && guest-tests/tools.sh; } >/dev/null || code=$?
+case $code in
+0) ;;
+"$EXIT_UNAVAILABLE")
+    [ "${PFS_SUITES:-}" != required ] || die "PFS_SUITES=required, but test suites cannot be had"
+    note "test suites in guests that need it will be skipped"
+    ;;
+*) die "guest-image.sh --suites or guest-tests/tools.sh failed" ;;
 esac
 
 say "build"

@@ -9,13 +9,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
     cat <<'USAGE'
-usage: guest-image.sh [--kernel-6.12] [--qemu-10]
+usage: guest-image.sh [--suites] [--kernel-6.12] [--qemu-10]
 
 Prints, as NAME=VALUE lines on stdout, where the parts are:
   ROOT, KERNEL, INITRD, MODULES  the guest's disks, kernel and initrd
   QEMU, QEMU_DATA                the QEMU binary and its firmware folders (':' between
                                  them; empty: QEMU's own defaults)
 
+  --suites       a root that also has what the test suites need: git, databases, a compiler
   --kernel-6.12  kernel 6.12 of Debian backports instead of 6.1
   --qemu-10      QEMU 10 of Debian backports instead of the installed one
 
@@ -29,12 +30,15 @@ readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 readonly HOST_PACKAGES=(mmdebstrap squashfs-tools busybox-static cpio kmod xz-utils qemu-system-x86 debian-archive-keyring)
 # What tests run in the guest. fio brings python3, which the agent uses.
 readonly GUEST_PACKAGES=(fio attr acl busybox kmod)
+# What only guest-tests/tests/guest_suites runs. gcc is also the linker of Rust in the guest.
+readonly SUITE_PACKAGES=(dbench gcc git libc6-dev make postgresql-15 sqlite3 stress-ng)
 # What boot needs; all others are on the module disk.
 readonly BOOT_MODULES=(virtio_pci virtio_blk virtio_console squashfs overlay fuse virtiofs)
 
-KERNEL_VERSION=6.1 WANT_QEMU_10=no
+KERNEL_VERSION=6.1 WANT_QEMU_10=no WANT_SUITES=no
 while [ $# -gt 0 ]; do
     case $1 in
+    --suites) WANT_SUITES=yes ;;
     --kernel-6.12) KERNEL_VERSION=6.12 ;;
     --qemu-10) WANT_QEMU_10=yes ;;
     -h | --help) usage; exit 0 ;;
@@ -96,13 +100,13 @@ fetch_packages() {
     rm -rf "$SCRATCH/debs"
 }
 
-# The guest's root: Debian minbase and the tools, without a kernel.
+# build_root OUT PKG...: the guest's root, Debian minbase and packages, without a kernel.
 build_root() {
-    local out=$1 proxy=''
+    local out=$1 proxy='' packages=("${@:2}")
     eval "$(apt-config shell proxy Acquire::http::Proxy)"
-    say "building the guest root image (once; about a minute)"
+    say "building the guest root image with ${packages[*]} (once; about a minute)"
     sources_for "$SUITE" "$SUITE-security" >"$SCRATCH/sources.list"
-    mmdebstrap --quiet --variant=minbase --include="$(IFS=,; echo "${GUEST_PACKAGES[*]}")" \
+    mmdebstrap --quiet --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" \
         --aptopt='Apt::Install-Recommends "false"' ${proxy:+--aptopt="Acquire::http::Proxy \"$proxy\""} \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/fio/*' \
@@ -195,11 +199,15 @@ exec 9>"$CACHE/lock"
 flock -w 900 9 || die "another build holds $CACHE/lock for 15 minutes"
 
 # A changed script makes new parts; what nobody used for a month goes.
-find "$CACHE" -mindepth 1 -maxdepth 1 ! -name lock -mtime +30 -exec rm -rf {} +
+find "$CACHE" -mindepth 1 -maxdepth 1 ! -name "*lock" -mtime +30 -exec rm -rf {} +
 BUILD_KEY=$(hash_of guest-image.sh)
 BOOT_KEY=$(hash_of guest-image.sh guest/*)
 
-cached "root-$BUILD_KEY.squashfs" build_root
+if [ "$WANT_SUITES" = yes ]; then
+    cached "root-suites-$BUILD_KEY.squashfs" build_root "${GUEST_PACKAGES[@]}" "${SUITE_PACKAGES[@]}"
+else
+    cached "root-$BUILD_KEY.squashfs" build_root "${GUEST_PACKAGES[@]}"
+fi
 ROOT=$REPLY
 case $KERNEL_VERSION in
 6.1) suites="$SUITE $SUITE-security" ;;

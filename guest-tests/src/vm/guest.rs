@@ -1,8 +1,9 @@
 //! A running guest.
 
 use super::agent::{self, Agent, Output, Running};
-use super::image::{self, Image, Kernel};
+use super::image::{Image, Kernel, Root};
 use super::qemu::{self, Files, Machine, Share};
+use super::script;
 use rustix::process::{set_parent_process_death_signal, Signal};
 use std::fs::{self, File};
 use std::io;
@@ -24,7 +25,7 @@ const LOG_LINES_SHOWN: usize = 120;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("no guest image")]
-    Image(#[from] image::Error),
+    Image(#[from] script::Error),
     #[error("cannot prepare the guest's folder {dir}")]
     Folder {
         dir: String,
@@ -54,9 +55,17 @@ impl Error {
     /// Why this machine cannot run such a guest, if it is that and not a failure.
     pub fn unavailable(&self) -> Option<&str> {
         match self {
-            Error::Image(image::Error::Unavailable { reason }) => Some(reason),
+            Error::Image(script::Error::Unavailable { reason }) => Some(reason),
             _ => None,
         }
+    }
+
+    /// A command of the guest that should have succeeded.
+    pub fn failed(command: &str, output: Output) -> Self {
+        Error::Agent(agent::Error::Failed {
+            command: command.to_owned(),
+            output,
+        })
     }
 }
 
@@ -64,12 +73,18 @@ impl Error {
 #[derive(Clone, Debug)]
 pub struct GuestBuilder {
     kernel: Kernel,
+    root: Root,
     machine: Machine,
 }
 
 impl GuestBuilder {
     pub fn kernel(mut self, kernel: Kernel) -> Self {
         self.kernel = kernel;
+        self
+    }
+
+    pub fn root(mut self, root: Root) -> Self {
+        self.root = root;
         self
     }
 
@@ -94,7 +109,7 @@ impl GuestBuilder {
     /// QEMU dies with the thread that calls this, so call it from one that lives as long as
     /// the guest is needed: that a killed test leaves no QEMU behind rests on it.
     pub fn boot(self) -> Result<Guest, Error> {
-        let image = Image::prepare(self.kernel)?;
+        let image = Image::prepare(self.kernel, self.root)?;
         let dir = tempfile::Builder::new()
             .prefix("pfs-guest-")
             .tempdir()
@@ -240,6 +255,7 @@ impl Guest {
     pub fn builder() -> GuestBuilder {
         GuestBuilder {
             kernel: Kernel::default(),
+            root: Root::default(),
             machine: Machine {
                 vcpus: 2,
                 memory_mib: 512,
@@ -269,10 +285,7 @@ impl Guest {
         if output.code == 0 {
             return Ok(output.text());
         }
-        Err(Error::Agent(agent::Error::Failed {
-            command: command.to_owned(),
-            output,
-        }))
+        Err(Error::failed(command, output))
     }
 
     /// Starts a command that goes on while others run.
@@ -294,6 +307,16 @@ impl Guest {
     /// All that the kernel has printed on the console since boot.
     pub fn kernel_log(&self) -> String {
         read_lossy(&self.qemu.files.console_log)
+    }
+
+    /// Lines of the kernel log that no test should cause.
+    pub fn kernel_complaints(&self) -> Vec<String> {
+        let bad = ["BUG:", "WARNING:", "Oops", "hung task", "virtiofs: "];
+        let log = self.kernel_log();
+        let lines = log
+            .lines()
+            .filter(|line| bad.iter().any(|word| line.contains(word)));
+        lines.map(str::to_owned).collect()
     }
 
     /// Id of the QEMU process.

@@ -1,32 +1,7 @@
 //! What guests boot from, made and cached by `qemu-scripts/guest-image.sh`.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
-/// The script's exit code for "cannot be had on this machine".
-const EXIT_UNAVAILABLE: i32 = 69;
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot run {script}; tests need bash and the whole source tree")]
-    Start {
-        script: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    /// Not a failure of the code under test: the test is to be skipped with this reason.
-    #[error("{reason}")]
-    Unavailable { reason: String },
-    #[error("guest-image.sh failed ({status}): {last_line}; run it by hand to see all it says")]
-    Failed {
-        status: std::process::ExitStatus,
-        last_line: String,
-    },
-    #[error("guest-image.sh did not print {name}; script and harness are of different versions")]
-    Missing { name: &'static str },
-}
+use super::script::{Error, Values};
+use std::path::PathBuf;
 
 /// The guest's kernel, and with it the QEMU that runs it well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +22,25 @@ impl Kernel {
     }
 }
 
+/// What is installed in the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Root {
+    /// A shell, python and fio.
+    #[default]
+    Basic,
+    /// Also what the test suites run: git, databases, a compiler.
+    Suites,
+}
+
+impl Root {
+    fn script_args(self) -> &'static [&'static str] {
+        match self {
+            Root::Basic => &[],
+            Root::Suites => &["--suites"],
+        }
+    }
+}
+
 /// Paths of all parts, ready to boot.
 #[derive(Debug)]
 pub struct Image {
@@ -61,50 +55,19 @@ pub struct Image {
 
 impl Image {
     /// Finds the parts in the cache; builds or fetches first what is not there yet.
-    pub fn prepare(kernel: Kernel) -> Result<Self, Error> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../qemu-scripts/guest-image.sh");
-        let start_error = |source| Error::Start {
-            script: script.clone(),
-            source,
-        };
-        let mut child = Command::new(&script)
-            .args(kernel.script_args())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(start_error)?;
-        // Progress is passed on as it comes. The results on stdout fit in the pipe meanwhile.
-        let mut last_line = String::new();
-        let progress = BufReader::new(child.stderr.take().expect("stderr is piped"));
-        for line in progress.lines().map_while(Result::ok) {
-            eprintln!("{line}");
-            last_line = line;
-        }
-        let mut printed = String::new();
-        let mut stdout = child.stdout.take().expect("stdout is piped");
-        stdout.read_to_string(&mut printed).map_err(start_error)?;
-        let status = child.wait().map_err(start_error)?;
-        match status.code() {
-            Some(0) => Self::parse(&printed),
-            Some(EXIT_UNAVAILABLE) => Err(Error::Unavailable {
-                reason: last_line.trim_start_matches("unavailable: ").to_owned(),
-            }),
-            _ => Err(Error::Failed { status, last_line }),
-        }
+    pub fn prepare(kernel: Kernel, root: Root) -> Result<Self, Error> {
+        let args = [root.script_args(), kernel.script_args()].concat();
+        Self::new(&Values::from_script("qemu-scripts/guest-image.sh", &args)?)
     }
 
-    fn parse(printed: &str) -> Result<Self, Error> {
-        let values: HashMap<&str, &str> =
-            printed.lines().filter_map(|l| l.split_once('=')).collect();
-        let value = |name| values.get(name).copied().ok_or(Error::Missing { name });
-        let data = value("QEMU_DATA")?;
+    fn new(values: &Values) -> Result<Self, Error> {
+        let data = values.get("QEMU_DATA")?;
         Ok(Self {
-            root: value("ROOT")?.into(),
-            modules: value("MODULES")?.into(),
-            kernel: value("KERNEL")?.into(),
-            initrd: value("INITRD")?.into(),
-            qemu: value("QEMU")?.into(),
+            root: values.get("ROOT")?.into(),
+            modules: values.get("MODULES")?.into(),
+            kernel: values.get("KERNEL")?.into(),
+            initrd: values.get("INITRD")?.into(),
+            qemu: values.get("QEMU")?.into(),
             qemu_data: data
                 .split(':')
                 .filter(|p| !p.is_empty())
@@ -117,20 +80,22 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn parses_what_the_script_prints() {
         let text =
             "ROOT=/r\nKERNEL=/k\nINITRD=/i\nMODULES=/m\nQEMU=/q\nQEMU_DATA=/a/qemu:/a/seabios\n";
-        let image = Image::parse(text).unwrap();
-        assert_eq!(image.kernel, Path::new("/k"));
+        let image = |text: &str| Image::new(&Values::parse(text));
+        let found = image(text).unwrap();
+        assert_eq!(found.kernel, Path::new("/k"));
         assert_eq!(
-            image.qemu_data,
+            found.qemu_data,
             [Path::new("/a/qemu"), Path::new("/a/seabios")]
         );
-        let none = Image::parse(&text.replace("/a/qemu:/a/seabios", "")).unwrap();
+        let none = image(&text.replace("/a/qemu:/a/seabios", "")).unwrap();
         assert!(none.qemu_data.is_empty());
-        let error = Image::parse("ROOT=/r\n").unwrap_err();
+        let error = image("ROOT=/r\n").unwrap_err();
         assert!(error.to_string().contains("QEMU_DATA"), "{error}");
     }
 }

@@ -4,6 +4,8 @@
 //! - [`agent`]: the host's end of the agent in the guest: commands in, output and exit codes out.
 //! - [`qemu`]: QEMU's command line, and the choice of KVM or TCG.
 //! - [`image`]: the cached root image, kernels and QEMU builds that guests boot from.
+//! - [`script`]: the scripts that prepare what guests need.
+//! - [`tools`]: test programs of crates.io, for use in guests.
 //! - [`volume`]: a volume for a test, its daemons, and how the host reads and writes it.
 //! - [`steps`]: named steps, so that many checks can share one booted guest.
 //!
@@ -23,15 +25,18 @@ pub mod agent;
 pub mod guest;
 pub mod image;
 pub mod qemu;
+pub mod script;
 pub mod steps;
+pub mod tools;
 pub mod volume;
 
 pub use agent::{Output, Running};
 pub use guest::{Guest, GuestBuilder};
-pub use image::Kernel;
+pub use image::{Kernel, Root};
 pub use qemu::Share;
 pub use steps::{data_mib, Steps};
-pub use volume::{Served, Volume};
+pub use tools::Tools;
+pub use volume::{Engine, Served, Volume};
 
 /// Prints why a test cannot run on this machine; the test then returns.
 pub fn print_skip(reason: impl std::fmt::Display) {

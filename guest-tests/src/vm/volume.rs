@@ -53,6 +53,15 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
     move |source| Error::Io { what, path, source }
 }
 
+/// What serves a volume's files, and how; each has every test suite to pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Four targets and small stripes, so that nearly every file crosses some.
+    Striped,
+    /// A plain directory; also what another virtiofs daemon (`PFS_VIRTIOFSD`) can serve.
+    Posix,
+}
+
 /// A fresh volume in a folder of its own, removed when dropped.
 #[derive(Debug)]
 pub struct Volume {
@@ -63,35 +72,50 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Makes a striped volume on this many targets; `stripe_unit` as pfsctl takes it ("64K").
+    /// Makes a volume for an engine, whatever the environment says.
+    pub fn of(engine: Engine) -> Result<Self, Error> {
+        match engine {
+            Engine::Striped => Self::striped(4, "64K"),
+            Engine::Posix => Self::plain(),
+        }
+    }
+
+    /// Makes a striped volume on this many targets, or what `PFS_TEST_VOLUME` says;
+    /// `stripe_unit` as pfsctl takes it ("64K").
     pub fn create(targets: u32, stripe_unit: &str) -> Result<Self, Error> {
+        match std::env::var("PFS_TEST_VOLUME").as_deref() {
+            Ok("plain") => Self::plain(),
+            _ => Self::striped(targets, stripe_unit),
+        }
+    }
+
+    fn striped(targets: u32, stripe_unit: &str) -> Result<Self, Error> {
+        let volume = Self::in_new_folder(true)?;
+        let path = volume.path.display().to_string();
+        let targets = targets.to_string();
+        let args = ["volume", "create", &path, "--targets", &targets];
+        let args = [&args[..], &["--stripe-unit", stripe_unit]].concat();
+        pfsctl(&args, Stdio::null())?;
+        Ok(volume)
+    }
+
+    fn plain() -> Result<Self, Error> {
+        let volume = Self::in_new_folder(false)?;
+        fs::create_dir(&volume.path).map_err(io_error("make", &volume.path))?;
+        Ok(volume)
+    }
+
+    fn in_new_folder(striped: bool) -> Result<Self, Error> {
         let dir = tempfile::Builder::new()
             .prefix("pfs-volume-")
             .tempdir()
             .map_err(io_error("make a folder in", &std::env::temp_dir()))?;
-        let volume = Self {
+        Ok(Self {
             path: dir.path().join("volume"),
             dir,
-            striped: std::env::var("PFS_TEST_VOLUME").map_or(true, |kind| kind != "plain"),
+            striped,
             daemons_started: Cell::new(0),
-        };
-        if volume.striped {
-            let path = volume.path.display().to_string();
-            let targets = targets.to_string();
-            let args = [
-                "volume",
-                "create",
-                &path,
-                "--targets",
-                &targets,
-                "--stripe-unit",
-                stripe_unit,
-            ];
-            pfsctl(&args, Stdio::null())?;
-        } else {
-            fs::create_dir(&volume.path).map_err(io_error("make", &volume.path))?;
-        }
-        Ok(volume)
+        })
     }
 
     pub fn path(&self) -> &Path {
