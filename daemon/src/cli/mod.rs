@@ -19,7 +19,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use log::LevelFilter;
 
-use crate::fuse::CachePolicy;
+use crate::fuse::ids::{IdMap, Rule};
+use crate::fuse::{CachePolicy, Ids};
 
 /// What libvirt and others ask before they start the daemon; only what is true.
 pub const CAPABILITIES: &str = r#"{
@@ -108,6 +109,18 @@ struct Args {
     /// Give the guest no POSIX ACLs
     #[arg(long, overrides_with = "posix_acl")]
     no_posix_acl: bool,
+    /// Translate users between the guest and the volume: TYPE:SOURCE:TARGET:COUNT
+    ///
+    /// TYPE is guest (a range of the guest's to one of the volume's), host (the other way),
+    /// squash-guest and squash-host (a range to one id), map (both ways; SOURCE is the guest's), or
+    /// forbid-guest:SOURCE:COUNT (the guest may make nothing that they own). Ids of which nothing
+    /// is said stay. May be given several times.
+    #[arg(long, value_name = "RULE")]
+    translate_uid: Vec<Rule>,
+
+    /// Translate groups, as --translate-uid does users
+    #[arg(long, value_name = "RULE")]
+    translate_gid: Vec<Rule>,
 
     /// Let the guest change nothing
     #[arg(long)]
@@ -258,6 +271,7 @@ pub struct Options {
     pub attr_timeout: Option<Duration>,
     pub xattr: bool,
     pub posix_acl: bool,
+    pub ids: Ids,
     pub readonly: bool,
     pub sandbox: Sandbox,
     pub thread_pool_size: Option<u32>,
@@ -292,6 +306,14 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
                    kept that could be written later";
         return Err(refuse(ErrorKind::ArgumentConflict, why.to_owned()));
     }
+    let map = |option: &str, rules: &[Rule]| {
+        let map = IdMap::new(rules);
+        map.map_err(|why| refuse(ErrorKind::ArgumentConflict, format!("{option}: {why}")))
+    };
+    let ids = Ids {
+        users: map("--translate-uid", &args.translate_uid)?,
+        groups: map("--translate-gid", &args.translate_gid)?,
+    };
     let missing = |what: &str| refuse(ErrorKind::MissingRequiredArgument, what.to_owned());
     let shared_dir = args
         .shared_dir
@@ -322,6 +344,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
         attr_timeout: args.attr_timeout,
         xattr: !args.no_xattr,
         posix_acl: !args.no_xattr && !args.no_posix_acl,
+        ids,
         readonly: args.readonly,
         sandbox: args.sandbox,
         thread_pool_size: args.thread_pool_size,

@@ -48,6 +48,7 @@ fn todays_dialect() {
             attr_timeout: None,
             xattr: true,
             posix_acl: true,
+            ids: Ids::default(),
             readonly: true,
             sandbox: Sandbox::Chroot,
             thread_pool_size: Some(8),
@@ -156,6 +157,29 @@ fn attributes_are_on_unless_they_are_turned_off() {
     }
     let both = ["--fd=3", "--shared-dir=v", "--no-xattr", "--posix-acl"];
     refused(&both, &["--posix-acl", "cannot be used with", "--no-xattr"]);
+}
+
+#[test]
+fn users_and_groups_are_translated() {
+    let base = ["--fd=3", "--shared-dir=/v"];
+    let rules = [
+        "--translate-uid=map:0:1000:1",
+        "--translate-uid",
+        "forbid-guest,1,99",
+    ];
+    let options = serve(&[&base[..], &rules, &["--translate-gid=squash-guest:0:5:9"]].concat());
+    assert!(!options.ids.is_identity());
+    for (option, words) in [
+        (
+            "--translate-uid=map:0:1",
+            &["--translate-uid", "TYPE:SOURCE:TARGET"][..],
+        ),
+        ("--translate-gid=swap:0:1:1", &["swap", "squash-guest"]),
+    ] {
+        refused(&[base[0], base[1], option], words);
+    }
+    let twice = ["--translate-uid=map:0:1:5", "--translate-uid=guest:4:9:1"];
+    refused(&[&base[..], &twice].concat(), &["guest:4:9:1", "overlaps"]);
 }
 
 #[test]

@@ -60,8 +60,6 @@ const TABLE: &[(&str, &str)] = &[
     ),
     ("uid-map", IDS),
     ("gid-map", IDS),
-    ("translate-uid", IDS),
-    ("translate-gid", IDS),
     ("preserve-noatime", "O_NOATIME is not passed on"),
     ("migration-mode", MIGRATION),
     ("migration-on-error", MIGRATION),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::abi::fopen;
+use super::ids::Ids;
 
 /// Most data of one READ or WRITE, in bytes: 256 pages of 4 KiB, the most a guest's kernel takes
 /// by default (`FUSE_MAX_MAX_PAGES`).
@@ -33,6 +34,8 @@ pub struct ServiceConfig {
     pub posix_acl: bool,
     /// Whether everything that would change the volume is refused with `EROFS`.
     pub readonly: bool,
+    /// The guest's users and groups, and the volume's.
+    pub ids: Ids,
     /// Whether the guest writes data when it sees fit, and owns sizes and times until then.
     pub writeback: bool,
     /// How long a guest may keep a name, where the policy's time is not wanted.
@@ -51,6 +54,7 @@ impl Default for ServiceConfig {
             posix_acl: true,
             readonly: false,
             writeback: false,
+            ids: Ids::default(),
             entry_timeout: None,
             attr_timeout: None,
             max_write_bytes: MAX_WRITE_BYTES,

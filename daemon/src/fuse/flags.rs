@@ -93,7 +93,7 @@ flags! {
     PASSTHROUGH: Never, "a guest has no descriptors of the host's files";
     NO_EXPORT_SUPPORT: Never, "takes file handles from the guest, for which there is no reason";
     HAS_RESEND: Never, "there is no queue for notifications";
-    ALLOW_IDMAP: Never, "ids in requests are the guest's, unmapped";
+    ALLOW_IDMAP: Never, "ids of mounts that the guest maps stay within the guest";
 }
 
 /// The flags that are taken where the guest offers them.

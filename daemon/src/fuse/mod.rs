@@ -5,6 +5,7 @@
 //!   serves them.
 //! - [`decode`]: bytes to typed requests; all that a guest says is checked there.
 //! - [`init`]: the negotiation. [`flags`]: its flags, and why each is taken or not.
+//! - [`ids`]: the guest's users and groups, and the volume's.
 //! - `dispatch`: a typed request to the engine's method.
 //! - `reply`: the engine's answer to bytes.
 //! - [`config`]: the mount's options.
@@ -26,6 +27,7 @@ pub mod config;
 pub mod decode;
 mod dispatch;
 pub mod flags;
+pub mod ids;
 pub mod init;
 pub mod opcodes;
 mod pending;
@@ -37,5 +39,6 @@ mod service;
 mod tests;
 
 pub use config::{CachePolicy, ServiceConfig};
+pub use ids::Ids;
 pub use pending::Pending;
 pub use service::{RestoreError, Restored, Service, Submitted};

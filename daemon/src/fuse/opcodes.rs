@@ -302,6 +302,14 @@ impl Opcode {
         )
     }
 
+    /// Whether the caller will own what it makes.
+    pub fn makes_nodes(self) -> bool {
+        matches!(
+            self,
+            Opcode::Symlink | Opcode::Mknod | Opcode::Mkdir | Opcode::Create | Opcode::Tmpfile
+        )
+    }
+
     /// Whether the hiprio queue is for it (virtio 1.3, 5.11.6.1).
     pub fn is_hiprio(self) -> bool {
         matches!(

@@ -16,6 +16,8 @@ pub struct Pending {
     /// The opcode is one that is never replied to.
     pub(super) no_reply: bool,
     pub(super) shape: Shape,
+    /// The answer is the value of an ACL.
+    pub(super) acl: bool,
     /// Bytes that the chain has for the reply.
     pub(super) room: u64,
     /// The guest memory lent to the engine: its `Slices` point at this list.
@@ -44,6 +46,7 @@ impl Pending {
         self.opcode = opcode;
         self.no_reply = false;
         self.shape = Shape::Empty;
+        self.acl = false;
         self.room = room;
         self.iovecs.clear();
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pfs_core::fs::{Answer, Caller, Errno, FileSystem, IntentLog, NodeId, Result, Ticket};
+use pfs_core::fs::{Answer, Errno, FileSystem, IntentLog, NodeId, Result, Ticket};
 use pfs_core::io::Io;
 use pfs_core::session::{InitRecord, SessionStore};
 use vm_memory::ByteValued;
@@ -176,6 +176,8 @@ impl Service {
                 return Ok(submitted);
             }
         }
+        let owns = op.code.makes_nodes();
+        let caller = self.config.ids.caller(head.uid, head.gid, head.pid, owns)?;
         let call = Call {
             fs: &*self.fs,
             config: &self.config,
@@ -183,11 +185,7 @@ impl Service {
             flags,
             io,
             ticket,
-            caller: Caller {
-                uid: head.uid,
-                gid: head.gid,
-                pid: head.pid,
-            },
+            caller,
             node: NodeId(head.nodeid),
             intent: intent.filter(|_| op.replay == Replay::Intent),
             chain,
@@ -305,7 +303,7 @@ impl Service {
     /// Writes the reply of a request that was submitted; answers its length.
     pub fn answer(&self, pending: &mut Pending, chain: &Chain, result: Result<Answer>) -> u32 {
         let to = pending.reply_to(chain);
-        match result {
+        match self.in_guest_ids(pending, result) {
             Err(errno) => match (pending.shape, errno, self.caching.negative) {
                 (Shape::Lookup, Errno::NOENT, Some(valid)) => {
                     let sent = reply::encode_negative(&to, valid);
@@ -327,6 +325,24 @@ impl Service {
                 })
             }
         }
+    }
+
+    /// The answer as the guest sees users and groups.
+    fn in_guest_ids(&self, pending: &Pending, result: Result<Answer>) -> Result<Answer> {
+        let ids = &self.config.ids;
+        if ids.is_identity() {
+            return result;
+        }
+        let mut answer = result?;
+        match &mut answer {
+            Answer::Entry(entry) => ids.attr(&mut entry.attr),
+            Answer::Created(created) => ids.attr(&mut created.entry.attr),
+            Answer::Attr(attr) => ids.attr(attr),
+            Answer::Dir(list) => list.complete(|_, attr| ids.attr(attr)),
+            Answer::Bytes(value) if pending.acl => ids.acl_to_guest(value)?,
+            _ => {}
+        }
+        Ok(answer)
     }
 
     /// Gives back what an answer took that cannot be delivered. `admit` made sure of the room, so

@@ -94,6 +94,7 @@ pub fn serve(options: &Options) -> Result<(), Error> {
             attr_timeout: options.attr_timeout,
             xattr: options.xattr,
             posix_acl: options.posix_acl,
+            ids: options.ids.clone(),
             readonly: options.readonly,
             ..ServiceConfig::default()
         },

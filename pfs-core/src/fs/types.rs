@@ -32,6 +32,20 @@ pub struct Caller {
     pub uid: u32,
     pub gid: u32,
     pub pid: u32,
+    /// Whether it is the requester's root, whatever number that has here.
+    pub is_root: bool,
+}
+
+impl Caller {
+    /// A caller whose ids are the volume's.
+    pub const fn new(uid: u32, gid: u32, pid: u32) -> Caller {
+        Caller {
+            uid,
+            gid,
+            pid,
+            is_root: uid == 0,
+        }
+    }
 }
 
 /// Longest name of a directory entry, in bytes (`NAME_MAX`).

@@ -151,7 +151,7 @@ impl Tree {
         let attr = self.attr(&*self.inode(node)?)?;
         let any_exec = attr.mode & 0o111 != 0 || attr.mode & libc::S_IFMT == libc::S_IFDIR;
         let granted = match caller {
-            Caller { uid: 0, .. } => 0o6 | u32::from(any_exec),
+            Caller { is_root: true, .. } => 0o6 | u32::from(any_exec),
             Caller { uid, .. } if *uid == attr.uid => attr.mode >> 6,
             Caller { gid, .. } if *gid == attr.gid => attr.mode >> 3,
             _ => attr.mode,

@@ -230,9 +230,9 @@ impl<D: FileData> Shared<D> {
     /// Drops setuid and setgid of a file that `caller` changes by a request that, unlike a write,
     /// does not say whether it must: as Linux does for who is not privileged.
     fn changed_by(&self, caller: &Caller, node: NodeId) -> Result<()> {
-        match caller.uid {
-            0 => Ok(()),
-            _ => self.tree.kill_suidgid(&*self.tree.inode(node)?),
+        match caller.is_root {
+            true => Ok(()),
+            false => self.tree.kill_suidgid(&*self.tree.inode(node)?),
         }
     }
 

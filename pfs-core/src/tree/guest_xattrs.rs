@@ -59,7 +59,7 @@ impl Tree {
             .split(|byte| *byte == 0)
             .filter(|name| !name.is_empty())
         {
-            if let Some(name) = shown(name, true, caller.uid == 0) {
+            if let Some(name) = shown(name, true, caller.is_root) {
                 list.extend_from_slice(&name);
                 list.push(0);
             }

@@ -35,11 +35,7 @@ fn lookup(tree: &Tree, parent: NodeId, text: &str) -> Result<Entry> {
 }
 
 const NOBODY: By<'static> = By {
-    caller: Caller {
-        uid: 0,
-        gid: 0,
-        pid: 0,
-    },
+    caller: Caller::new(0, 0, 0),
     intent: None,
 };
 const MAKE: Make = Make {
@@ -147,11 +143,7 @@ fn what_is_made_belongs_to_the_caller() {
     let tree = tree(dir.path());
     for (uid, text) in [(1000, "a"), (1001, "b"), (0, "c"), (1000, "d")] {
         let by = By {
-            caller: Caller {
-                uid,
-                gid: uid + 5,
-                pid: 1,
-            },
+            caller: Caller::new(uid, uid + 5, 1),
             intent: None,
         };
         let entry = tree
@@ -161,11 +153,7 @@ fn what_is_made_belongs_to_the_caller() {
         assert_eq!(made, (uid, uid + 5, 0o755));
     }
     let by = By {
-        caller: Caller {
-            uid: u32::MAX,
-            gid: 0,
-            pid: 1,
-        },
+        caller: Caller::new(u32::MAX, 0, 1),
         intent: None,
     };
     let refused = tree.mkdir(by, NodeId::ROOT, Name::new(c"e").unwrap(), &MAKE);

@@ -27,10 +27,10 @@ pub fn client_of(volume: OpenVolume) -> Result<Client, Failure> {
         store: Arc::new(SessionStore::private(NODES_MAX)?),
         inode_fds_max: INODE_FDS_MAX,
     };
-    let caller = Caller {
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        pid: std::process::id(),
-    };
+    let caller = Caller::new(
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+        std::process::id(),
+    );
     Ok(Client::new(engine::open(volume, &options)?, caller)?)
 }

@@ -18,9 +18,10 @@ impl Call<'_> {
                 let reply = self.reply(Shape::Statx);
                 fs.getattr(&mut self.req(), node, handle, reply);
             }
-            Files::Setattr { ref set } => {
+            Files::Setattr { mut set } => {
+                self.config.ids.set_attr(&mut set)?;
                 let reply = self.reply(Shape::Attr);
-                fs.setattr(&mut self.req(), node, set, reply);
+                fs.setattr(&mut self.req(), node, &set, reply);
             }
             Files::Open {
                 flags,

@@ -1,10 +1,13 @@
 //! Extended attributes.
 
+use std::borrow::Cow;
+
 use pfs_core::fs::{Errno, Result, XattrName};
 
 use super::Call;
 use crate::fuse::abi::init;
 use crate::fuse::decode::Xattrs;
+use crate::fuse::ids::is_acl;
 use crate::fuse::reply::Shape;
 
 impl Call<'_> {
@@ -21,10 +24,12 @@ impl Call<'_> {
         let (fs, node) = (self.fs, self.node);
         match *request {
             Xattrs::Set { name, value, how } => {
+                let value = &*self.in_host_ids(name, value)?;
                 let reply = self.reply(Shape::Empty);
                 fs.setxattr(&mut self.req(), node, name, value, how, reply);
             }
             Xattrs::Get { name, size } => {
+                self.pending.acl = is_acl(name);
                 let reply = self.reply(self.value(size)?);
                 fs.getxattr(&mut self.req(), node, name, reply);
             }
@@ -42,11 +47,21 @@ impl Call<'_> {
 
     /// An ACL is for a guest whose kernel enforces it, and checks who may change it.
     fn may_have(&self, name: &XattrName) -> Result<()> {
-        let is_acl = name.as_c_str().to_bytes().starts_with(b"system.posix_acl_");
-        match is_acl && self.flags & init::POSIX_ACL == 0 {
+        match is_acl(name) && self.flags & init::POSIX_ACL == 0 {
             true => Err(Errno::OPNOTSUPP),
             false => Ok(()),
         }
+    }
+
+    /// The value to set, in the volume's ids.
+    fn in_host_ids<'a>(&self, name: &XattrName, value: &'a [u8]) -> Result<Cow<'a, [u8]>> {
+        let ids = &self.config.ids;
+        if ids.is_identity() || !is_acl(name) {
+            return Ok(Cow::Borrowed(value));
+        }
+        let mut value = value.to_vec();
+        ids.acl_to_host(&mut value)?;
+        Ok(Cow::Owned(value))
     }
 
     /// How a value is answered where the guest says that it has room for `size` bytes.

@@ -90,7 +90,7 @@ impl Striped {
         if !matches!(inode.file_type, libc::S_IFDIR | libc::S_IFREG) {
             return Err(Errno::INVAL);
         }
-        if change.caller.uid != 0 && change.caller.uid != tree.attr(inode)?.uid {
+        if !change.caller.is_root && change.caller.uid != tree.attr(inode)?.uid {
             return Err(Errno::PERM);
         }
         // There always is a layout.
