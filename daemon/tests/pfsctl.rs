@@ -372,3 +372,59 @@ fn layouts_are_shown_and_set() {
     let posix = ["layout", "set", "p", "/", "--stripe-count", "1"];
     refused(dir, &posix, &["striped volume"]);
 }
+
+/// Runs `volume check`, whose exit code must be `code`; answers what it printed.
+#[track_caller]
+fn check(dir: &Path, args: &[&str], code: i32) -> String {
+    let args = [&["volume", "check"], args].concat();
+    let output = run(dir, &args, b"");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_check_tells_by_its_exit_code() {
+    let temp = temp();
+    let dir = temp.path();
+    ok(dir, &["volume", "create", "v", "--targets", "2"]);
+    fs::write(dir.join("local"), noise(300_000)).unwrap();
+    ok(dir, &["put", "v", "/a", "local"]);
+    ok(dir, &["put", "v", "/b\nc", "local"]);
+    assert!(check(dir, &["v"], 0).starts_with("clean: 2 files, 0 directories, 2 objects"));
+    fs::remove_file(dir.join("v/meta/namespace/a")).unwrap();
+    let found = check(dir, &["v"], 4);
+    assert!(
+        found.contains("object without a file (can be repaired)"),
+        "{found}"
+    );
+    assert!(found.contains("run with --repair"), "{found}");
+    let json: serde_json::Value = serde_json::from_str(&check(dir, &["v", "--json"], 4)).unwrap();
+    assert_eq!(json["problems"][0]["kind"], "lost-object");
+    assert_eq!(
+        (&json["alone"], &json["uncorrected"]),
+        (&true.into(), &1.into())
+    );
+    assert!(check(dir, &["v", "--repair"], 1).contains("1 repaired"));
+    check(dir, &["v", "--repair"], 0);
+
+    let inode = dir.join("v/meta/namespace/b\nc");
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(inode, "user.pfs.file", b"x", flags).unwrap();
+    let found = check(dir, &["v", "--repair"], 4);
+    assert!(
+        found.contains("/b\\nc: record of"),
+        "no name ends a line: {found}"
+    );
+
+    check(dir, &["none"], 8);
+    check(dir, &[], 16);
+    check(dir, &["v", "--what"], 16);
+    ok(dir, &["volume", "create", "p", "--engine", "posix"]);
+    assert!(check(dir, &["p"], 0).contains("nothing to check"));
+    assert_eq!(run(dir, &["volume", "show"], b"").status.code(), Some(2));
+    assert_eq!(
+        run(dir, &["volume", "check", "--help"], b"").status.code(),
+        Some(0)
+    );
+}

@@ -19,11 +19,13 @@ mod create;
 mod descriptor;
 mod error;
 mod place;
+mod set;
 pub mod size;
 mod usage;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use create::{create, CreateOptions, NewEngine, NewTargets};
 pub use descriptor::{
@@ -35,11 +37,15 @@ pub use usage::{Limits, Usage, Used, USAGE_NAME};
 pub(crate) use {
     descriptor::{parse, read_text},
     place::{writable, NotWritable},
+    set::rewrite_limits,
 };
 
 use crate::layout::Layout;
 use crate::target;
 
+/// How often, and how long between, another who is alone with a volume is waited for.
+const JOIN_TRIES: u32 = 20;
+const JOIN_WAIT: Duration = Duration::from_millis(100);
 /// File name of a descriptor in a volume's folder.
 pub const DESCRIPTOR_NAME: &str = "volume.toml";
 
@@ -58,6 +64,23 @@ pub struct OpenVolume {
     pub path: PathBuf,
     pub descriptor: Descriptor,
     pub kind: VolumeKind,
+}
+
+/// A striped volume opened for a look at all of it.
+#[derive(Debug)]
+pub struct CheckedVolume {
+    /// The volume's folder.
+    pub path: PathBuf,
+    pub striped: Striped,
+    pub meta: Meta,
+    /// The `objects` directory of each target.
+    pub targets: Vec<OwnedFd>,
+    /// What all who use the volume count and know together; `None` where it is damaged.
+    pub usage: Option<Usage>,
+    /// No other process uses the volume, and none begins to until this is dropped.
+    pub alone: bool,
+    /// The lock that says so, where `usage` does not hold it.
+    _lock: Option<OwnedFd>,
 }
 
 /// What an engine is built on.
@@ -129,15 +152,45 @@ impl Volume {
         })
     }
 
+    /// Opens a striped volume for a look at all of it; with `alone`, alone if that can be.
+    pub fn open_to_check(&self, striped: &Striped, alone: bool) -> Result<CheckedVolume, Error> {
+        let uuid = self.descriptor.uuid.unwrap_or_default();
+        let path = self.path.join(&striped.meta);
+        let meta = Meta::open(&path, uuid)?;
+        let paths = striped.targets.iter().map(|path| self.path.join(path));
+        let targets = target::open_all(uuid, &paths.collect::<Vec<_>>())?;
+        let lock = |errno| Error::io("lock", &path.join(USAGE_NAME), errno);
+        let (usage, alone, held) = match Usage::open(&meta.dir, &path) {
+            Ok(usage) => {
+                let alone = alone && usage.try_alone().map_err(lock)?;
+                if !alone {
+                    join(&usage, &path)?;
+                }
+                (Some(usage), alone, None)
+            }
+            Err(Error::UsageDamaged { .. }) => {
+                let held = usage::lock_damaged(&meta.dir).map_err(lock)?;
+                (None, held.is_some(), held)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(CheckedVolume {
+            path: self.path.clone(),
+            striped: striped.clone(),
+            meta,
+            targets,
+            usage,
+            alone,
+            _lock: held,
+        })
+    }
+
     fn open_striped(&self, striped: &Striped) -> Result<VolumeKind, Error> {
         let uuid = self.descriptor.uuid.unwrap_or_default();
         let path = self.path.join(&striped.meta);
         let meta = Meta::open(&path, uuid)?;
         let usage = Usage::open(&meta.dir, &path)?;
-        let joined = usage.join();
-        if !joined.map_err(|errno| Error::io("lock", &path.join(USAGE_NAME), errno))? {
-            return Err(Error::InUse { path });
-        }
+        join(&usage, &path)?;
         let paths = striped.targets.iter().map(|path| self.path.join(path));
         Ok(VolumeKind::Striped {
             meta,
@@ -147,6 +200,18 @@ impl Volume {
             mdt_size_bytes: striped.mdt_size_bytes,
         })
     }
+}
+
+/// Says that this process uses the volume. Who is alone with it mostly is not for long.
+fn join(usage: &Usage, path: &Path) -> Result<(), Error> {
+    let lock = |errno| Error::io("lock", &path.join(USAGE_NAME), errno);
+    for _ in 0..JOIN_TRIES {
+        if usage.join().map_err(lock)? {
+            return Ok(());
+        }
+        std::thread::sleep(JOIN_WAIT);
+    }
+    Err(Error::InUse { path: path.into() })
 }
 
 /// A target given in place of its volume would be served as a plain directory, objects and all.

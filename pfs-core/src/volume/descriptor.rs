@@ -242,7 +242,7 @@ impl Descriptor {
                     layout.stripe_count(),
                     Size(striped.mdt_size_bytes),
                 );
-                text.push_str(&limits(&striped.limits));
+                text.push_str(&limits_table(&striped.limits));
                 for target in &striped.targets {
                     let _ = write!(text, "\n[[target]]\npath = {}\n", quote(target));
                 }
@@ -280,7 +280,7 @@ fn striped(file: StripedFile, path: &Path) -> Result<(Uuid, Engine), Error> {
 }
 
 /// The table of limits, where there are any.
-fn limits(limits: &Limits) -> String {
+pub(super) fn limits_table(limits: &Limits) -> String {
     if !limits.any() {
         return String::new();
     }

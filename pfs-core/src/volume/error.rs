@@ -111,6 +111,18 @@ pub enum Error {
     )]
     InUse { path: PathBuf },
 
+    // ---- its limits ------------------------------------------------------------------
+    #[error(
+        "only a striped volume has limits of its own, and this one is {engine}: use the quotas of \
+         the file system that it serves"
+    )]
+    NoLimits { engine: &'static str },
+    #[error(
+        "the volume at {path} is in use, and was never limited: what is in it must be counted \
+         first, which needs that no daemon serves it; later limits can be set at any time"
+    )]
+    MustBeAlone { path: PathBuf },
+
     // ---- making one ------------------------------------------------------------------
     #[error("{path} already holds a volume: choose another place, or remove it first")]
     AlreadyAVolume { path: PathBuf },

@@ -16,7 +16,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{fallocate, fstat, linkat, openat, AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::fs::{
+    fallocate, fstat, linkat, openat, unlinkat, AtFlags, FallocateFlags, Mode, OFlags,
+};
 use rustix::io::Errno;
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
@@ -136,6 +138,19 @@ impl Usage {
         match (usage.get(word::MAGIC), usage.get(word::VERSION)) {
             (MAGIC, VERSION) => Ok(usage),
             _ => Err(Error::UsageDamaged { path }),
+        }
+    }
+
+    /// Replaces a damaged file by one that counts nothing, and takes any file to have a layout of
+    /// its own. For one who is alone, as whom it also joins.
+    pub(crate) fn renew(dir: impl AsFd) -> rustix::io::Result<Usage> {
+        unlinkat(&dir, USAGE_NAME, AtFlags::empty())?;
+        let usage = Usage::make(dir.as_fd(), |usage| {
+            usage.word(word::LAYOUTS).store(1, Ordering::Relaxed);
+        })?;
+        match usage.try_alone()? {
+            true => Ok(usage),
+            false => Err(Errno::BUSY),
         }
     }
 
@@ -318,25 +333,37 @@ impl Usage {
         self.lock(libc::F_WRLCK)
     }
 
-    /// Puts an open file description lock of `kind` on the file's first byte, or answers that
-    /// another's is in the way.
     fn lock(&self, kind: libc::c_int) -> rustix::io::Result<bool> {
-        let range = libc::flock64 {
-            l_type: kind as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 1,
-            l_pid: 0,
-        };
-        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-        let result = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &range) };
-        if result == 0 {
-            return Ok(true);
-        }
-        match crate::tree::proc::last_errno() {
-            Errno::AGAIN | Errno::ACCESS => Ok(false),
-            errno => Err(errno),
-        }
+        lock(&self.file, kind)
+    }
+}
+
+/// The exclusive lock on a file that is damaged, if nobody has it: for as long as the descriptor
+/// is open.
+pub(super) fn lock_damaged(dir: impl AsFd) -> rustix::io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(dir, USAGE_NAME, flags, Mode::empty())?;
+    Ok(lock(&file, libc::F_WRLCK)?.then_some(file))
+}
+
+/// Puts an open file description lock of `kind` on the file's first byte, or answers that
+/// another's is in the way.
+fn lock(file: &OwnedFd, kind: libc::c_int) -> rustix::io::Result<bool> {
+    let range = libc::flock64 {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: fcntl reads the lock's description and keeps no reference to it.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) };
+    if result == 0 {
+        return Ok(true);
+    }
+    match crate::tree::proc::last_errno() {
+        Errno::AGAIN | Errno::ACCESS => Ok(false),
+        errno => Err(errno),
     }
 }
 

@@ -24,8 +24,13 @@ pub fn prepare() {
     }
 }
 
+/// Whether a signal has come.
+pub fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 fn check() -> Result<()> {
-    match INTERRUPTED.load(Ordering::Relaxed) {
+    match is_interrupted() {
         true => Err(Error::other("interrupted")),
         false => Ok(()),
     }

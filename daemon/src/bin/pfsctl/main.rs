@@ -1,5 +1,6 @@
 //! `pfsctl`: volumes from the host, without a VM, through the engines that the daemon uses.
 
+mod check;
 mod files;
 mod get;
 mod interrupt;
@@ -45,6 +46,7 @@ enum Command {
 enum VolumeCommand {
     Create(volume::Args),
     Show(show::Args),
+    Check(check::Args),
 }
 
 #[derive(Subcommand)]
@@ -61,9 +63,14 @@ fn main() -> ExitCode {
         .filter_level(log::LevelFilter::Warn)
         .parse_default_env()
         .init();
-    let done = match &Args::parse().command {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return check::usage_error(&error),
+    };
+    let done = match &args.command {
         Command::Volume(VolumeCommand::Create(args)) => volume::create(args),
         Command::Volume(VolumeCommand::Show(args)) => show::show(args),
+        Command::Volume(VolumeCommand::Check(args)) => return check::check(args),
         Command::Layout(LayoutCommand::Get(args)) => layout::get(args),
         Command::Layout(LayoutCommand::Set(args)) => layout::set(args),
         Command::Put(args) => put::put(args),

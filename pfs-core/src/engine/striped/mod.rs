@@ -9,7 +9,7 @@
 //!   who may change it.
 //! - [`inode`]: a striped file in use by this process: its objects' descriptors, its guard.
 //! - [`transfer`]: reads and writes. [`ops`]: what may block: truncate, seek, copy, allocate.
-//! - [`objects`]: object files on targets.
+//! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
 //!
 //! # What several daemons on one volume rely on
 //!
@@ -20,9 +20,11 @@
 //! *A guard while in use.* A process that uses a file's objects holds a shared lock on the inode;
 //! who removes the last name, or lets go last, deletes the objects only under the exclusive one.
 
+pub mod check;
 mod file_layout;
 mod inode;
 mod layouts;
+mod limits;
 mod objects;
 mod ops;
 mod record;
@@ -42,6 +44,7 @@ use crate::tree::{Append, FileData, Inode, Tree, XattrChange};
 use crate::volume::Usage;
 use file_layout::{FileLayout, Part};
 use inode::StripedInode;
+pub use limits::set_limits;
 use objects::Targets;
 use record::Record;
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use rustix::fs::{openat2, statat, unlinkat, AtFlags, Mode, OFlags, ResolveFlags};
 
+use uuid::Uuid;
+
 use super::record::Record;
 use super::DAMAGED;
 use crate::fs::{Errno, Result, StatFs};
@@ -48,7 +50,7 @@ impl Targets {
         }
         match openat2(
             self.target(record, column)?,
-            path(record).as_str(),
+            path_of(record).as_str(),
             flags,
             mode,
             WITHIN,
@@ -62,7 +64,7 @@ impl Targets {
     /// The directory that an object's name is in, for an fsync of the name.
     pub fn open_dir(&self, record: &Record, column: u32) -> Result<Fd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let path = path(record);
+        let path = path_of(record);
         let dir = path.split_once('/').map_or(".", |(dir, _)| dir);
         openat2(
             self.target(record, column)?,
@@ -76,7 +78,7 @@ impl Targets {
 
     /// Deletes an object, if it is there.
     pub fn delete(&self, record: &Record, column: u32) -> Result<()> {
-        let path = path(record);
+        let path = path_of(record);
         let name = path.split_once('/').map_or("", |(_, name)| name);
         match unlinkat(self.open_dir(record, column)?, name, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
@@ -86,7 +88,7 @@ impl Targets {
 
     /// Storage that a file's objects use, in units of 512 bytes.
     pub fn blocks(&self, record: &Record) -> u64 {
-        let path = path(record);
+        let path = path_of(record);
         (0..record.layout.stripe_count())
             .filter_map(|column| {
                 let target = self.target(record, column).ok()?;
@@ -133,7 +135,13 @@ impl Targets {
     }
 }
 
-fn path(record: &Record) -> String {
-    let id = record.object_id.simple().to_string();
+/// Where a record's objects lie below a target's folder of objects.
+pub(super) fn path_of(record: &Record) -> String {
+    path_of_id(record.object_id)
+}
+
+/// Where the objects of an id lie below a target's folder of objects.
+pub(super) fn path_of_id(id: Uuid) -> String {
+    let id = id.simple().to_string();
     format!("{}/{id}", &id[..2])
 }

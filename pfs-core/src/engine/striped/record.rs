@@ -81,7 +81,8 @@ impl Record {
         words.next().is_none().then_some(record)
     }
 
-    fn to_text(&self) -> String {
+    /// The record as an attribute's value.
+    pub fn to_text(&self) -> String {
         format!(
             "{FORMAT} {} {} {} {} {} {}",
             self.object_id.simple(),
@@ -161,6 +162,16 @@ impl ObjectMask {
     pub fn has(&self, column: u32) -> bool {
         let digit = self.0.get(column as usize / 4).copied().unwrap_or(0);
         digit & 1 << (column % 4) != 0
+    }
+
+    /// Forgets that the object of `column` was made.
+    pub fn remove(&mut self, column: u32) {
+        if let Some(digit) = self.0.get_mut(column as usize / 4) {
+            *digit &= !(1 << (column % 4));
+        }
+        while self.0.last() == Some(&0) {
+            self.0.pop();
+        }
     }
 
     fn add(&mut self, column: u32) {

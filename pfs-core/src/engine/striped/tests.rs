@@ -1,5 +1,6 @@
 //! Against a model: a file is a vector of bytes, whatever way it lies on inode and objects.
 
+mod check;
 mod layouts;
 
 use std::path::Path;
