@@ -2,7 +2,7 @@
 
 use guest_tests::fixture::{Mount, Volume};
 use guest_tests::ring::fuse::abi::{
-    self, ForgetOne, InHeader, Opcode, OutHeader, ReadIn, Rename2In, SetxattrIn, ROOT_ID,
+    self, ForgetOne, InHeader, Opcode, OutHeader, ReadIn, Rename2In, SetxattrInExt, ROOT_ID,
 };
 use guest_tests::ring::fuse::{Client, Errno, Handle};
 use vm_memory::ByteValued;
@@ -230,7 +230,13 @@ fn nodes_and_handles_that_are_none() {
 fn xattrs_that_lie() {
     on_both_volumes(|bench| {
         let node = bench.file.nodeid;
-        let set = |size, rest: &[u8]| [SetxattrIn { size, flags: 0 }.as_slice(), rest].concat();
+        let set = |size, rest: &[u8]| {
+            let head = SetxattrInExt {
+                size,
+                ..SetxattrInExt::default()
+            };
+            [head.as_slice(), rest].concat()
+        };
         bench.refused(O::Setxattr, node, &set(10, b"user.a\0short"), Errno::INVAL);
         bench.refused(O::Setxattr, node, &set(1, b"user.a\0longer"), Errno::INVAL);
         bench.refused(

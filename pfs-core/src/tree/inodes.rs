@@ -8,6 +8,8 @@
 use std::hash::BuildHasher;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -291,6 +293,10 @@ fn identity_of(fd: &OwnedFd) -> Identity {
     Identity::new(&bytes[..len]).unwrap_or(Identity::NONE)
 }
 
+/// How often, and for how long each time, an inode number that is being given away is waited for.
+const BUSY_TRIES: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_micros(50);
+
 /// An `O_PATH` descriptor of the inode that `identity` names: `ESTALE` where it is gone.
 fn open_identity(mount: &OwnedFd, identity: &Identity) -> Result<OwnedFd> {
     let Some((kind, bytes)) = identity.as_bytes().split_first_chunk::<4>() else {
@@ -302,11 +308,27 @@ fn open_identity(mount: &OwnedFd, identity: &Identity) -> Result<OwnedFd> {
         handle: [0; IDENTITY_MAX - 4],
     };
     handle.handle[..bytes.len()].copy_from_slice(bytes);
+    // The kernel says ENOMEM, too, while the inode number is being given to a new file, and
+    // ESTALE as soon as it has been (iget_locked(), I_CREATING).
+    let mut tries = 0;
+    loop {
+        match open_handle(mount, &mut handle) {
+            Err(Errno::NOMEM) if tries < BUSY_TRIES => {
+                tries += 1;
+                thread::sleep(BUSY_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// `open_by_handle_at(2)`.
+fn open_handle(mount: &OwnedFd, handle: &mut FileHandle) -> Result<OwnedFd> {
     // SAFETY: the handle is as long as it says, and the kernel only reads it.
     let fd = unsafe {
         libc::open_by_handle_at(
             mount.as_fd().as_raw_fd(),
-            (&raw mut handle).cast(),
+            std::ptr::from_mut(handle).cast(),
             libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW,
         )
     };
@@ -324,4 +346,40 @@ fn mount_fd(root: &OwnedFd) -> Option<OwnedFd> {
     let mount = openat(root, ".", flags, Mode::empty()).ok()?;
     open_identity(&mount, &identity_of(root)).ok()?;
     Some(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_being_given_away_is_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let Some(mount) = mount_fd(&root) else {
+            return println!("skipped: file handles need CAP_DAC_READ_SEARCH");
+        };
+        let name = |index: usize| dir.path().join(index.to_string());
+        let gone: Vec<Identity> = (0..8)
+            .map(|index| {
+                let file = OwnedFd::from(std::fs::File::create(name(index)).unwrap());
+                std::fs::remove_file(name(index)).unwrap();
+                identity_of(&file)
+            })
+            .collect();
+        thread::scope(|scope| {
+            let maker = scope.spawn(|| {
+                for index in 0..5_000 {
+                    std::fs::File::create(name(index % 8)).unwrap();
+                    std::fs::remove_file(name(index % 8)).unwrap();
+                }
+            });
+            while !maker.is_finished() {
+                for identity in &gone {
+                    let opened = open_identity(&mount, identity).map(drop);
+                    assert_eq!(opened, Err(Errno::STALE));
+                }
+            }
+        });
+    }
 }

@@ -162,7 +162,8 @@ fn data_stays_in_place() {
             format!("read {at} 100"),
             format!("read {at} 0"),
             format!(
-                "write {at} \"eleven byte\" WriteFlags {{ kill_suidgid: true, from_cache: true }}"
+                "write {at} \"eleven byte\" WriteFlags {{ kill_suidgid: true, from_cache: true, \
+                 append: false, direct: false }}"
             ),
         ]
     );

@@ -263,10 +263,7 @@ fn only_owner_and_root_set_one() {
         if owned == Err(Errno::PERM) {
             return;
         }
-        let uid = |uid| Caller {
-            uid,
-            ..Caller::default()
-        };
+        let uid = |uid| Caller::new(uid, 0, 0);
         let nodes = [node];
         for (caller, expected) in [(1001, Err(Errno::PERM)), (1000, Ok(())), (0, Ok(()))] {
             mount.client.act_as(uid(caller));
