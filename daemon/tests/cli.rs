@@ -209,7 +209,7 @@ fn options_are_refused_by_name() {
             &["--xattrmap is not supported", "not renamed"][..],
         ),
         ("--frobnicate", &["--frobnicate"]),
-        ("-oflock", &["-o flock"]),
+        ("-osecurity_label", &["-o security_label"]),
     ] {
         refused(daemon().args(base).arg(option), 2, words);
     }

@@ -1,4 +1,4 @@
-//! The session: nodes, handles and the negotiation's result as fixed-size records.
+//! The session: nodes, handles, locks and the negotiation's result as fixed-size records.
 //!
 //! All that a session knows and a restart must find again lives in one [`SessionStore`]: memory
 //! of fixed-size, versioned records that name no address. Private memory serves a daemon that
@@ -18,7 +18,7 @@ use rustix::mm::{mmap, mmap_anonymous, munmap, MapFlags, ProtFlags};
 /// `PFSSESS1`.
 const MAGIC: u64 = u64::from_le_bytes(*b"PFSSESS1");
 /// Changes with the meaning of any record.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Room for the header, in bytes.
 const HEADER_BYTES: usize = 4096;
 /// Words of a record: tag, count, two of the owner's, and the identity.
@@ -67,15 +67,16 @@ pub enum Kind {
     Node = 1,
     File = 2,
     Dir = 3,
+    Lock = 4,
 }
 
 /// A record without its id and count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     pub kind: Kind,
-    /// For the record's owner: an inode number; a handle's node.
+    /// For the record's owner: an inode number; a handle's or a lock's node.
     pub a: u64,
-    /// For the record's owner: a device number; a handle's open flags.
+    /// For the record's owner: a device number; a handle's open flags; a lock's owner.
     pub b: u64,
     pub identity: Identity,
 }
@@ -145,6 +146,7 @@ impl Tag {
             1 => Some(Kind::Node),
             2 => Some(Kind::File),
             3 => Some(Kind::Dir),
+            4 => Some(Kind::Lock),
             _ => None,
         }
     }

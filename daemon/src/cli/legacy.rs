@@ -44,9 +44,12 @@ fn flag(name: &str, args: &mut Args) -> Result<(), String> {
         "no_posix_acl" => args.no_posix_acl = true,
         "writeback" => args.writeback = true,
         "no_writeback" => args.writeback = false,
+        "posix_lock" => args.no_posix_lock = false,
+        "no_posix_lock" => args.no_posix_lock = true,
+        "flock" => args.no_flock = false,
+        "no_flock" => args.no_flock = true,
         // What is so anyway.
-        "no_flock" | "no_posix_lock" | "readdirplus" | "no_security_label"
-        | "no_allow_direct_io" | "killpriv_v2" => {}
+        "readdirplus" | "no_security_label" | "no_allow_direct_io" | "killpriv_v2" => {}
         _ => return Err(refuse(name)),
     }
     Ok(())

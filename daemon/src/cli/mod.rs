@@ -126,6 +126,22 @@ struct Args {
     #[arg(long)]
     readonly: bool,
 
+    /// Byte-range locks (fcntl) hold for all who use the volume [default]
+    #[arg(long, overrides_with = "no_posix_lock")]
+    posix_lock: bool,
+
+    /// Byte-range locks hold within the guest only
+    #[arg(long, overrides_with = "posix_lock")]
+    no_posix_lock: bool,
+
+    /// Locks of flock(2) hold for all who use the volume [default]
+    #[arg(long, overrides_with = "no_flock")]
+    flock: bool,
+
+    /// Locks of flock(2) hold within the guest only
+    #[arg(long, overrides_with = "flock")]
+    no_flock: bool,
+
     /// What the process may still reach once it serves [default: namespace]
     #[arg(long, value_name = "KIND", default_value = "namespace")]
     sandbox: Sandbox,
@@ -273,6 +289,8 @@ pub struct Options {
     pub posix_acl: bool,
     pub ids: Ids,
     pub readonly: bool,
+    pub posix_lock: bool,
+    pub flock: bool,
     pub sandbox: Sandbox,
     pub thread_pool_size: Option<u32>,
     pub rlimit_nofile: Option<u64>,
@@ -346,6 +364,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Action, clap::E
         posix_acl: !args.no_xattr && !args.no_posix_acl,
         ids,
         readonly: args.readonly,
+        posix_lock: !args.no_posix_lock,
+        flock: !args.no_flock,
         sandbox: args.sandbox,
         thread_pool_size: args.thread_pool_size,
         rlimit_nofile: args.rlimit_nofile,

@@ -50,6 +50,8 @@ fn todays_dialect() {
             posix_acl: true,
             ids: Ids::default(),
             readonly: true,
+            posix_lock: true,
+            flock: true,
             sandbox: Sandbox::Chroot,
             thread_pool_size: Some(8),
             rlimit_nofile: Some(4096),
@@ -98,6 +100,7 @@ fn the_older_dialect() {
     assert_eq!(options.cache, CachePolicy::Never);
     assert_eq!(options.sandbox, Sandbox::Chroot);
     assert!(options.xattr);
+    assert!(!options.flock && !options.posix_lock);
     let options = serve(&[
         "--fd=3",
         "-osource=/a",
@@ -183,6 +186,21 @@ fn users_and_groups_are_translated() {
 }
 
 #[test]
+fn locks_hold_for_all_unless_told_otherwise() {
+    let both = |args: &[&str]| {
+        let options = serve(&[&["--fd=3", "--shared-dir=/v"], args].concat());
+        (options.posix_lock, options.flock)
+    };
+    assert_eq!(both(&[]), (true, true));
+    assert_eq!(both(&["--posix-lock", "--flock"]), (true, true));
+    assert_eq!(both(&["--no-posix-lock"]), (false, true));
+    assert_eq!(both(&["--no-flock", "--no-posix-lock"]), (false, false));
+    assert_eq!(both(&["--no-flock", "--flock"]), (true, true), "the last");
+    assert_eq!(both(&["-oflock,posix_lock"]), (true, true));
+    assert_eq!(both(&["-oflock,no_flock,no_posix_lock"]), (false, false));
+}
+
+#[test]
 fn capabilities_need_nothing_else() {
     let args = ["pfs-virtiofsd", "--print-capabilities"].map(OsString::from);
     assert_eq!(parse(args).unwrap(), Action::PrintCapabilities);
@@ -208,8 +226,6 @@ fn what_we_do_not_have_is_refused_by_name() {
         ("--cache=sometimes", &["--cache", "sometimes", "never"]),
         ("--sandbox=moat", &["--sandbox", "moat", "chroot"]),
         ("--log-level=loud", &["--log-level", "loud"]),
-        ("-oflock", &["\"-o flock\" is not supported", "locks"]),
-        ("-oposix_lock", &["\"-o posix_lock\" is not supported"]),
         (
             "-oxattrmap=:map::user.:",
             &["\"-o xattrmap\" is not supported"],

@@ -6,15 +6,11 @@ use clap::CommandFactory;
 
 use super::Args;
 
-const LOCKS: &str = "guests' locks are not shared between VMs yet; inside one VM they work as on \
-                     any file system";
 const MIGRATION: &str = "live migration is not there yet";
 const IDS: &str = "users and groups are not mapped yet: a guest's ids are the volume's";
 
 /// The option's name without dashes in front, and why it is refused.
 const TABLE: &[(&str, &str)] = &[
-    ("flock", LOCKS),
-    ("posix-lock", LOCKS),
     (
         "security-label",
         "SELinux labels of guests are not stored yet",

@@ -20,6 +20,11 @@ struct Echo;
 
 impl Serve for Echo {
     type Pending = ();
+    type Source = ();
+
+    fn source(&self, _: u16, _: u16, _: bool) {}
+
+    fn stop_waits(&self, _: &()) {}
 
     fn submit(
         &self,
@@ -28,7 +33,7 @@ impl Serve for Echo {
         chain: &Chain,
         _pending: &mut (),
         _intent: Option<&dyn IntentLog>,
-        _hiprio: bool,
+        _: &(),
     ) -> Submitted {
         let len = chain.readable_len() as u32;
         let reply = Reply::<u32>::new(io.mailbox(), ticket);

@@ -14,7 +14,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::Shared;
 use crate::inflight::{InFlight, Records};
-use crate::worker::{Handle, Memory, Start};
+use crate::worker::{Handle, Left, Memory, Start};
 
 type Guest = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -41,6 +41,8 @@ struct State {
     /// The VMM set a size that a ring cannot have.
     bad_size: Option<u16>,
     worker: Option<Handle>,
+    /// What the last worker left in the ring.
+    left: Option<Left>,
 }
 
 /// One ring.
@@ -103,6 +105,7 @@ impl Ring {
             },
             pool: self.shared.pool.clone(),
             inflight: self.shared.inflight.clone(),
+            left: state.left.take(),
         };
         match (self.shared.starter)(start) {
             Ok(worker) => {
@@ -130,6 +133,7 @@ impl Ring {
         match worker.stopped() {
             Some(stopped) => {
                 self.inner.set_queue_next_avail(stopped.base);
+                state.left = stopped.left;
                 log::debug!("queue {} stopped at {}", self.index, stopped.base);
             }
             None => log::error!("queue {} does not stop; its worker hangs", self.index),

@@ -61,6 +61,9 @@ pub mod fopen {
 /// `FUSE_OPEN_KILL_SUIDGID` of `fuse_open_in.open_flags` and `fuse_create_in.open_flags`.
 pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 
+/// `FUSE_RELEASE_FLOCK_UNLOCK` of `fuse_release_in.release_flags`.
+pub const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
+
 /// INIT flags, `FUSE_*`; those from bit 32 travel in `flags2`.
 pub mod init {
     pub const ASYNC_READ: u64 = 1 << 0;

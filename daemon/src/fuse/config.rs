@@ -38,6 +38,11 @@ pub struct ServiceConfig {
     pub ids: Ids,
     /// Whether the guest writes data when it sees fit, and owns sizes and times until then.
     pub writeback: bool,
+    /// Whether byte-range locks of `fcntl(2)` hold for all who use the volume; else each guest
+    /// has its own.
+    pub posix_locks: bool,
+    /// The same for locks of `flock(2)`.
+    pub flock: bool,
     /// How long a guest may keep a name, where the policy's time is not wanted.
     pub entry_timeout: Option<Duration>,
     /// How long a guest may keep attributes, where the policy's time is not wanted.
@@ -55,6 +60,8 @@ impl Default for ServiceConfig {
             readonly: false,
             writeback: false,
             ids: Ids::default(),
+            posix_locks: true,
+            flock: true,
             entry_timeout: None,
             attr_timeout: None,
             max_write_bytes: MAX_WRITE_BYTES,

@@ -9,6 +9,7 @@
 //! - `dispatch`: a typed request to the engine's method.
 //! - `reply`: the engine's answer to bytes.
 //! - [`config`]: the mount's options.
+//! - [`interrupts`]: requests that wait, and what ends their wait.
 //!
 //! The guest is hostile: nothing that it sends may panic here.
 
@@ -29,6 +30,7 @@ mod dispatch;
 pub mod flags;
 pub mod ids;
 pub mod init;
+pub mod interrupts;
 pub mod opcodes;
 mod pending;
 mod reply;
@@ -40,5 +42,6 @@ mod tests;
 
 pub use config::{CachePolicy, ServiceConfig};
 pub use ids::Ids;
+pub use interrupts::Source;
 pub use pending::Pending;
 pub use service::{RestoreError, Restored, Service, Submitted};

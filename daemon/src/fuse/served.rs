@@ -76,7 +76,7 @@ impl Opcode {
             O::Write => {
                 "whole, or an error; past 2^63 - 1 is EINVAL, past the engine's largest EFBIG"
             }
-            O::Flush => "asks what the host's `close` says, where it can say something",
+            O::Flush => "drops the owner's byte-range locks; asks what the host's `close` says, where it can say something",
             O::Fallocate => {
                 "0, KEEP_SIZE, PUNCH_HOLE with KEEP_SIZE, ZERO_RANGE; others, as COLLAPSE_RANGE \
                  and INSERT_RANGE, are EOPNOTSUPP"
@@ -96,7 +96,11 @@ impl Opcode {
             O::Ioctl => "so `lsattr` and `chattr` say that the file system has no such thing",
             O::Poll => "the guest's kernel then answers itself, and does not ask again",
             O::Bmap => "not sent over virtiofs, which is on no block device",
-            O::Interrupt => "not sent over virtiofs by Linux 6.12: only the end of a wait ends it",
+            O::Getlk => "the pid is 0 where the holder is not in the same guest",
+            O::Setlk => "EOVERFLOW wholly beyond the last byte of an engine's largest lock",
+            O::Setlkw => "ENOLCK where half of the queue, or 1024 requests, wait already",
+            O::Release => "drops all locks taken through the handle, those of OFD owners too",
+            O::Interrupt => "ends the wait of SETLKW with EINTR; not sent over virtiofs by Linux 6.12",
             _ => "",
         }
     }

@@ -13,6 +13,7 @@ use super::config::{Caching, ServiceConfig};
 use super::decode::{body_len, decode, Raw, Request, Whole};
 use super::dispatch::Call;
 use super::init::{negotiate, Init, Negotiated};
+use super::interrupts::{Interrupts, Source};
 use super::opcodes::{self, Op, Opcode, Replay, Room};
 use super::pending::Pending;
 use super::reply::{self, NoRoom, Shape};
@@ -61,6 +62,7 @@ pub struct Service {
     max_write: AtomicU32,
     /// The session's flags (`FUSE_*` of INIT).
     flags: AtomicU64,
+    interrupts: Arc<Interrupts>,
     /// Held while a session begins or ends.
     session: Mutex<()>,
 }
@@ -80,6 +82,7 @@ impl Service {
             ready: AtomicBool::new(false),
             max_write: AtomicU32::new(0),
             flags: AtomicU64::new(0),
+            interrupts: Arc::default(),
             session: Mutex::new(()),
         }
     }
@@ -100,6 +103,11 @@ impl Service {
         Ok(Some(Restored { nodes, handles }))
     }
 
+    /// A queue of `size` descriptors, by which requests will come; `hiprio` for the urgent ones.
+    pub fn source(&self, hiprio: bool, size: u16, indirect: bool) -> Arc<Source> {
+        self.interrupts.source(hiprio, size, indirect)
+    }
+
     /// Decodes a request and hands it to the engine.
     ///
     /// After [`Submitted::Later`], `pending` must stay where it is, and `chain` as it is, until
@@ -112,7 +120,7 @@ impl Service {
         chain: &Chain,
         pending: &mut Pending,
         intent: Option<&dyn IntentLog>,
-        hiprio: bool,
+        source: &Arc<Source>,
     ) -> Submitted {
         let mut reader = chain.reader();
         let mut head = InHeader::default();
@@ -120,7 +128,7 @@ impl Service {
         pending.begin(head.unique, head.opcode, chain.writable_len());
         let received = match got {
             IN_HEADER_BYTES => {
-                self.receive(io, ticket, &head, reader, chain, pending, intent, hiprio)
+                self.receive(io, ticket, &head, reader, chain, pending, intent, source)
             }
             _ => Err(Errno::INVAL),
         };
@@ -137,12 +145,12 @@ impl Service {
         chain: &Chain,
         pending: &mut Pending,
         intent: Option<&dyn IntentLog>,
-        hiprio: bool,
+        source: &Arc<Source>,
     ) -> Result<Submitted> {
         let op = opcodes::find(head.opcode).ok_or(Errno::NOSYS)?;
         log::trace!("{} of node {:#x}", op.code.name(), head.nodeid);
         pending.no_reply = op.room == Room::NoReply;
-        self.admit(&op, pending.room, hiprio)?;
+        self.admit(&op, pending.room, source.hiprio)?;
 
         let len = chain.readable_len();
         if u64::from(head.len) != len {
@@ -187,6 +195,8 @@ impl Service {
             ticket,
             caller,
             node: NodeId(head.nodeid),
+            unique: head.unique,
+            source,
             intent: intent.filter(|_| op.replay == Replay::Intent),
             chain,
             pending,
@@ -253,8 +263,11 @@ impl Service {
                     .for_each(|(node, count)| self.fs.forget(node, count));
                 Ok(Some(Submitted::NoReply))
             }
-            // A request that is interrupted is answered as if it were not, which is allowed.
-            Whole::Interrupt { .. } => Ok(Some(Submitted::NoReply)),
+            // What does not wait is answered as if it were not interrupted, which is allowed.
+            Whole::Interrupt { unique } => {
+                self.interrupts.interrupt(*unique);
+                Ok(Some(Submitted::NoReply))
+            }
             Whole::Statfs | Whole::Access { .. } | Whole::Syncfs => Ok(None),
         }
     }
@@ -271,6 +284,7 @@ impl Service {
             self.ready.store(false, Ordering::Release);
             self.store.set_init(None);
             self.fs.reset();
+            self.interrupts.reset();
             self.store.set_init(Some(record));
             self.take_up(&record);
             log::info!(

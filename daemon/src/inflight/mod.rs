@@ -184,6 +184,15 @@ impl QueueLog {
         })
     }
 
+    /// A log of this process that goes on with its records.
+    pub fn again(records: Records) -> QueueLog {
+        QueueLog {
+            records,
+            shared: false,
+            counter: 0,
+        }
+    }
+
     /// The records, for others to look at.
     pub fn records(&self) -> &Records {
         &self.records

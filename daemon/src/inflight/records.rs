@@ -178,7 +178,7 @@ impl Records {
     }
 
     /// How many records there are.
-    pub(super) fn len(&self) -> u16 {
+    pub(crate) fn len(&self) -> u16 {
         self.count
     }
 

@@ -96,6 +96,8 @@ pub fn serve(options: &Options) -> Result<(), Error> {
             posix_acl: options.posix_acl,
             ids: options.ids.clone(),
             readonly: options.readonly,
+            posix_locks: options.posix_lock,
+            flock: options.flock,
             ..ServiceConfig::default()
         },
     );

@@ -57,13 +57,22 @@ impl Control {
     }
 }
 
+/// Requests that wait for others, left in a queue that was stopped: when it goes on, they are
+/// executed again.
+pub struct Left {
+    pub records: Records,
+    /// The queue's base. One that the VMM gives another is a new queue.
+    pub base: u16,
+}
+
 /// How a queue was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
     /// Index of the next available entry.
     pub base: u16,
     /// Requests that were abandoned, or left to the next process.
     pub hung: usize,
+    /// What waits in it, if anything.
+    pub left: Option<Left>,
 }
 
 /// A running worker.

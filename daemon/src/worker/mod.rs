@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{mpsc, Arc};
 use std::time::Instant;
 
-use pfs_core::fs::{Done, IntentLog, Ticket};
+use pfs_core::fs::{Done, IntentLog, Ticket, RESTART};
 use pfs_core::io::{Fd, Io, Wait};
 use vm_memory::GuestAddressSpace;
 
@@ -29,7 +29,7 @@ use crate::fuse::Submitted;
 use crate::inflight::{crash, now_ms, QueueLog, REPLAYS_MAX};
 use crate::queue::{self, ChainError, Queue, Snapshot};
 use control::{Command, Control};
-pub use control::{Handle, Stopped, DRAIN_LIMIT, HAND_OVER_LIMIT};
+pub use control::{Handle, Left, Stopped, DRAIN_LIMIT, HAND_OVER_LIMIT};
 use serve::Peek;
 pub use serve::Serve;
 use slots::Slots;
@@ -41,6 +41,7 @@ const BATCH_MAX: usize = 64;
 struct Worker<S: Serve> {
     index: u16,
     service: Arc<S>,
+    source: S::Source,
     control: Arc<Control>,
     // Before `slots`: the ring goes before the memory that its operations name.
     io: Io,
@@ -56,6 +57,8 @@ struct Worker<S: Serve> {
     stopping: bool,
     /// What cannot be answered soon is left to the next process.
     hands_over: bool,
+    /// Requests that wait for others, left in the queue.
+    left: usize,
     /// The ring is not touched any more.
     dead: bool,
     /// The driver was asked to kick.
@@ -81,6 +84,7 @@ impl<S: Serve> Worker<S> {
         io.watch(start.kick, 0);
         let worker = Worker {
             index: start.index,
+            source: service.source(start.index, queue.size(), start.indirect),
             service,
             control,
             io,
@@ -93,6 +97,7 @@ impl<S: Serve> Worker<S> {
             enabled: start.enabled,
             stopping: false,
             hands_over: false,
+            left: 0,
             dead: false,
             armed: true,
             unsignalled: false,
@@ -224,7 +229,7 @@ impl<S: Serve> Worker<S> {
             &slot.chain,
             &mut slot.pending,
             intent.as_ref().map(|intent| intent as &dyn IntentLog),
-            self.index == 0,
+            &self.source,
         );
         match submitted {
             Submitted::Later => {}
@@ -247,6 +252,11 @@ impl<S: Serve> Worker<S> {
         let Some((head, slot)) = self.slots.find(ticket) else {
             return;
         };
+        if self.stopping && matches!(result, Err(RESTART)) {
+            // It stays in flight in the log, for whoever serves the queue next.
+            self.left += 1;
+            return self.slots.end(head);
+        }
         // Once the ring is gone, its memory may have another use: the answer goes nowhere.
         let nowhere = Chain::default();
         let chain = if self.dead { &nowhere } else { &slot.chain };
@@ -354,13 +364,16 @@ impl<S: Serve> Worker<S> {
         }
     }
 
-    /// Answers what is in flight, then says how the queue was left.
+    /// Answers what is in flight, but for what waits for others, then says how the queue was left.
     fn drain(&mut self, stopped: &mpsc::SyncSender<Stopped>) {
         let limit = match self.hands_over {
             true => HAND_OVER_LIMIT,
             false => DRAIN_LIMIT,
         };
         let deadline = Instant::now() + limit;
+        self.service.stop_waits(&self.source);
+        self.io.collect(&mut self.done);
+        self.finish_done();
         while self.slots.in_flight() > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -370,19 +383,29 @@ impl<S: Serve> Worker<S> {
             self.obey();
         }
         let hung = self.slots.in_flight();
-        if hung > 0 && self.hands_over {
-            log::info!("queue {}: leaves {hung} requests to the next", self.index);
+        let left = self.left;
+        let hands_over = hung == 0 || self.hands_over;
+        if hung + left > 0 && hands_over {
+            log::info!(
+                "queue {}: leaves {} requests to the next",
+                self.index,
+                hung + left
+            );
             self.queue.hand_over();
         } else {
             if hung > 0 {
-                self.complain(hung);
+                self.complain(hung + left);
             }
             self.queue.stop();
         }
         self.dead = true;
         let base = self.queue.next_avail();
         // The device may have given up waiting; then nobody wants to know.
-        let _ = stopped.send(Stopped { base, hung });
+        let left = (left > 0 && hands_over).then(|| Left {
+            records: self.queue.log().records().clone(),
+            base,
+        });
+        let _ = stopped.send(Stopped { base, hung, left });
         while self.slots.in_flight() > 0 || self.io.in_flight() > 0 {
             self.turn(Wait::Forever);
         }

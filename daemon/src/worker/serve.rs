@@ -1,16 +1,27 @@
 //! What a worker serves requests with.
 
+use std::sync::Arc;
+
 use pfs_core::fs::{Answer, IntentLog, Ticket};
 use pfs_core::io::Io;
 
 use crate::chain::Chain;
 use crate::fuse::opcodes::{self, Replay};
-use crate::fuse::{Pending, Service, Submitted};
+use crate::fuse::{Pending, Service, Source, Submitted};
 
 /// Serves requests: [`Service`], or what a test puts in its place.
 pub trait Serve: Send + Sync + 'static {
     /// What is remembered of a request until its answer.
     type Pending: Default;
+    /// What is known of a queue while a worker serves it.
+    type Source: Send + Sync;
+
+    /// A queue of `size` descriptors, number `index`, begins to be served.
+    fn source(&self, index: u16, size: u16, indirect: bool) -> Self::Source;
+
+    /// The queue stops: what waits in it for other requests, maybe of other daemons, is to be
+    /// answered [`RESTART`](pfs_core::fs::RESTART).
+    fn stop_waits(&self, source: &Self::Source);
 
     /// See [`Service::submit`].
     fn submit(
@@ -20,7 +31,7 @@ pub trait Serve: Send + Sync + 'static {
         chain: &Chain,
         pending: &mut Self::Pending,
         intent: Option<&dyn IntentLog>,
-        hiprio: bool,
+        source: &Self::Source,
     ) -> Submitted;
 
     /// See [`Service::answer`].
@@ -34,6 +45,15 @@ pub trait Serve: Send + Sync + 'static {
 
 impl Serve for Service {
     type Pending = Pending;
+    type Source = Arc<Source>;
+
+    fn source(&self, index: u16, size: u16, indirect: bool) -> Arc<Source> {
+        Service::source(self, index == 0, size, indirect)
+    }
+
+    fn stop_waits(&self, source: &Arc<Source>) {
+        source.stop();
+    }
 
     fn submit(
         &self,
@@ -42,9 +62,9 @@ impl Serve for Service {
         chain: &Chain,
         pending: &mut Pending,
         intent: Option<&dyn IntentLog>,
-        hiprio: bool,
+        source: &Arc<Source>,
     ) -> Submitted {
-        Service::submit(self, io, ticket, chain, pending, intent, hiprio)
+        Service::submit(self, io, ticket, chain, pending, intent, source)
     }
 
     fn answer(

@@ -7,7 +7,7 @@ use pfs_core::io::{Fd, Pool};
 use virtio_queue::QueueState;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use super::control::Control;
+use super::control::{Control, Left};
 use super::{Handle, Serve, Worker};
 use crate::inflight::{self, InflightLog, QueueLog};
 use crate::queue;
@@ -51,14 +51,13 @@ pub struct Start {
     pub pool: Arc<Pool>,
     /// Where requests in flight are recorded, if the records shall outlive the process.
     pub inflight: Option<Arc<InflightLog>>,
+    /// What the last worker of the queue left in it.
+    pub left: Option<Left>,
 }
 
 /// Starts a worker; answers once it is ready to serve.
 pub fn spawn<S: Serve>(service: Arc<S>, start: Start) -> Result<Handle, Error> {
-    let log = match &start.inflight {
-        Some(shared) => shared.queue(start.index, start.state.size)?,
-        None => QueueLog::private(start.state.size)?,
-    };
+    let log = log(&start)?;
     let records = log.records().clone();
     let control = Arc::new(Control::default());
     let own_control = control.clone();
@@ -87,6 +86,26 @@ pub fn spawn<S: Serve>(service: Arc<S>, start: Start) -> Result<Handle, Error> {
         records,
         stopped,
     })
+}
+
+/// The log of the queue's requests in flight: with those in it that were left there, if it is
+/// still the same queue.
+fn log(start: &Start) -> Result<QueueLog, inflight::Error> {
+    let (base, size) = (start.state.next_avail, start.state.size);
+    let same = |left: &Left| left.base == base;
+    match (&start.inflight, &start.left) {
+        (Some(shared), left) => {
+            let mut log = shared.queue(start.index, size)?;
+            if left.as_ref().is_some_and(|left| !same(left)) {
+                log.stop();
+            }
+            Ok(log)
+        }
+        (None, Some(left)) if same(left) && left.records.len() == size => {
+            Ok(QueueLog::again(left.records.clone()))
+        }
+        (None, _) => QueueLog::private(size),
+    }
 }
 
 /// The kernel may be writing to memory on behalf of a worker's requests. So a worker that panics

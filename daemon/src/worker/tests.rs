@@ -21,6 +21,8 @@ struct Toy {
     /// How often each request was executed.
     runs: Mutex<HashMap<u64, u32>>,
     held: Mutex<Vec<Reply<u32>>>,
+    /// Until the queue stops.
+    waiting: Mutex<Vec<Reply<u32>>>,
 }
 
 const NOW: u8 = 0;
@@ -29,9 +31,18 @@ const HOLD: u8 = 2;
 const SILENT: u8 = 3;
 const POOL: u8 = 4;
 const INTENT: u8 = 5;
+const WAIT: u8 = 6;
 
 impl Serve for Toy {
     type Pending = u64;
+    type Source = ();
+
+    fn source(&self, _: u16, _: u16, _: bool) {}
+
+    fn stop_waits(&self, _: &()) {
+        let waiting = self.waiting.lock().unwrap().drain(..).collect::<Vec<_>>();
+        waiting.into_iter().for_each(|reply| reply.err(RESTART));
+    }
 
     fn submit(
         &self,
@@ -40,7 +51,7 @@ impl Serve for Toy {
         chain: &Chain,
         pending: &mut u64,
         intent: Option<&dyn IntentLog>,
-        _hiprio: bool,
+        _: &(),
     ) -> Submitted {
         let mut request = [0; 17];
         assert_eq!(chain.reader().read(&mut request), 17);
@@ -56,6 +67,7 @@ impl Serve for Toy {
                 return Submitted::Replied(6);
             }
             HOLD => self.held.lock().unwrap().push(reply),
+            WAIT => self.waiting.lock().unwrap().push(reply),
             SILENT => {
                 drop(reply);
                 return Submitted::NoReply;
@@ -125,6 +137,7 @@ fn start(driver: &Driver, base: u16, kick: &Fd, call: Option<Fd>) -> Start {
         memory: memory(driver),
         pool: Pool::new(2).unwrap(),
         inflight: None,
+        left: None,
     }
 }
 
@@ -188,7 +201,8 @@ fn serves_all_kinds_of_answers_and_stops_in_order() {
         reply.ok(9);
     });
     let stopped = worker.stopped().unwrap();
-    assert_eq!(stopped, Stopped { base: 5, hung: 0 });
+    assert_eq!((stopped.base, stopped.hung), (5, 0));
+    assert!(stopped.left.is_none());
     assert_eq!(driver.used(), [(8, 16)]);
     assert_eq!(driver.reply(8)[8], 9);
     thread.join().unwrap();
@@ -406,11 +420,63 @@ fn what_takes_long_is_left_to_the_next_process() {
     let worker = spawn(toy.clone(), begun).unwrap();
     assert_eq!(wait_used(&mut driver, 1), [(2, 16)]);
     worker.begin_stop(true);
-    assert_eq!(worker.stopped(), Some(Stopped { base: 2, hung: 1 }));
+    let stopped = worker.stopped().unwrap();
+    assert_eq!((stopped.base, stopped.hung), (2, 1));
     // Only the process's end would end its execution; a late answer goes nowhere.
     toy.held.lock().unwrap().clear();
     put(&mut driver, 4, 7, NOW);
     assert!(life(&driver, &log, &toy));
     assert_eq!(driver.used(), [(4, 16)]);
     assert_eq!(toy.runs.lock().unwrap()[&5], 2);
+}
+
+/// What waits for others does not keep a queue from stopping, and waits on when that starts again;
+/// but not in another queue in the same place.
+#[test]
+fn what_waits_is_left_in_the_queue() {
+    for (again, shared) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut driver = Driver::new(16);
+        let toy = Arc::new(Toy::default());
+        let memfd = InflightLog::create(2, 16).unwrap();
+        let log = || shared.then(|| Arc::new(InflightLog::open(&memfd).unwrap()));
+        let kick = event();
+        put(&mut driver, 2, 102, WAIT);
+        put(&mut driver, 4, 104, NOW);
+        put(&mut driver, 6, 106, WAIT);
+        let begun = Start {
+            inflight: log(),
+            ..start(&driver, 0, &kick, None)
+        };
+        let worker = spawn(toy.clone(), begun).unwrap();
+        assert_eq!(wait_used(&mut driver, 1), [(4, 16)]);
+        let before = Instant::now();
+        let stopped = stop(worker);
+        assert!(before.elapsed() < Duration::from_secs(5));
+        assert_eq!((stopped.base, stopped.hung), (3, 0));
+        assert!(driver.used().is_empty() && stopped.left.is_some());
+
+        let base = if again { stopped.base } else { 1 };
+        put(&mut driver, 8, 108, NOW);
+        let begun = Start {
+            inflight: log(),
+            left: stopped.left,
+            ..start(&driver, base, &kick, None)
+        };
+        let worker = spawn(toy.clone(), begun).unwrap();
+        if again {
+            assert_eq!(wait_used(&mut driver, 1), [(8, 16)]);
+            assert_eq!(toy.waiting.lock().unwrap().len(), 2);
+            let waiting = std::mem::take(&mut *toy.waiting.lock().unwrap());
+            waiting.into_iter().for_each(|reply| reply.ok(1));
+            assert_eq!(wait_used(&mut driver, 2), [(2, 16), (6, 16)]);
+            assert_eq!(toy.runs.lock().unwrap()[&102], 2);
+            assert!(stop(worker).left.is_none());
+        } else {
+            // Base 1 is the request answered before: popped as any other, none is taken up.
+            assert_eq!(wait_used(&mut driver, 2), [(4, 16), (8, 16)]);
+            assert_eq!(toy.runs.lock().unwrap()[&102], 1);
+            assert_eq!(toy.runs.lock().unwrap()[&106], 2);
+            stop(worker);
+        }
+    }
 }

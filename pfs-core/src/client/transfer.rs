@@ -139,7 +139,7 @@ impl Client {
             handle: made.opened.handle,
         };
         let written = self.write_all(open, path, from);
-        let released = self.call(|fs, req, reply| fs.release(req, open.handle, reply));
+        let released = self.call(|fs, req, reply| fs.release(req, open.handle, None, reply));
         let placed = written.and_then(|len| {
             released.map_err(failed(Doing::Write, path))?;
             self.call(|fs, req, reply| {
@@ -195,7 +195,7 @@ impl Client {
         for buffer in &flight.sent {
             check_written(buffer).map_err(failed(Doing::Write, path))?;
         }
-        self.call(|fs, req, reply| fs.flush(req, open.handle, reply))
+        self.call(|fs, req, reply| fs.flush(req, open.handle, 0, reply))
             .or_else(|errno| match errno {
                 Errno::NOSYS => Ok(()),
                 errno => Err(errno),
@@ -265,7 +265,7 @@ impl Client {
             .map_err(failed(Doing::Read, path))
             .and_then(|attr| self.pump_out(&mut flight, open, path, attr.size, to));
         let drained = self.drain(&mut flight).map_err(failed(Doing::Read, path));
-        let released = self.call(|fs, req, reply| fs.release(req, handle, reply));
+        let released = self.call(|fs, req, reply| fs.release(req, handle, None, reply));
         let got = got?;
         drained?;
         released.map_err(failed(Doing::Read, path))?;

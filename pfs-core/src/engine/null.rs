@@ -148,7 +148,7 @@ impl FileSystem for Null {
         reply.send(Null::count(buf));
     }
 
-    fn flush(&self, _: &mut Req<'_>, _: Handle, reply: Reply<()>) {
+    fn flush(&self, _: &mut Req<'_>, _: Handle, _: u64, reply: Reply<()>) {
         reply.ok(());
     }
 
@@ -173,7 +173,7 @@ impl FileSystem for Null {
         reply.ok(len.min(1 << 30) as u32);
     }
 
-    fn release(&self, _: &mut Req<'_>, _: Handle, reply: Reply<()>) {
+    fn release(&self, _: &mut Req<'_>, _: Handle, _: Option<u64>, reply: Reply<()>) {
         reply.ok(());
     }
 

@@ -4,6 +4,7 @@
 //! - [`types`]: nodes, handles, attributes, names: the trait's vocabulary.
 //! - [`slices`]: memory lent to a request.
 //! - [`dir`]: directory entries on their way out.
+//! - [`cancel`]: requests that wait for another's, and what ends their wait.
 //! - [`intent`]: what a mutating request remembers about itself, for a replay after a crash.
 //!
 //! # The contract
@@ -29,12 +30,14 @@
 //!
 //! Errors are Linux errnos, as the system call of the same name would return them.
 
+pub mod cancel;
 pub mod dir;
 pub mod intent;
 pub mod reply;
 pub mod slices;
 pub mod types;
 
+pub use cancel::{Cancel, MayWait, RESTART};
 pub use dir::{DirEntry, DirList};
 pub use intent::{Intent, IntentLog};
 pub use reply::{Answer, Done, Mailbox, Reply, Ticket, Watch};
@@ -173,8 +176,9 @@ pub trait FileSystem: Send + Sync {
     /// far as they have arrived.
     fn write(&self, req: &mut Req<'_>, at: At, buf: Slices, flags: WriteFlags, reply: Reply<u32>);
 
-    /// A descriptor of the handle was closed: the time for delayed errors.
-    fn flush(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>);
+    /// A descriptor of the handle was closed: the time for delayed errors. The byte-range locks
+    /// that `owner` has in the node are dropped, through whatever handle it got them.
+    fn flush(&self, req: &mut Req<'_>, handle: Handle, owner: u64, reply: Reply<()>);
 
     /// Makes data (and, unless `datasync`, all metadata) survive power loss.
     fn fsync(
@@ -195,8 +199,15 @@ pub trait FileSystem: Send + Sync {
     /// Copies up to `len` bytes between two open files; answers how many.
     fn copy_file_range(&self, req: &mut Req<'_>, from: At, to: At, len: u64, reply: Reply<u32>);
 
-    /// The last descriptor of the handle is gone.
-    fn release(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>);
+    /// The last descriptor of the handle is gone: so are all locks taken through it, and the
+    /// flock of `flock_owner`.
+    fn release(
+        &self,
+        req: &mut Req<'_>,
+        handle: Handle,
+        flock_owner: Option<u64>,
+        reply: Reply<()>,
+    );
 
     // ---- directories -----------------------------------------------------------------
 
@@ -268,8 +279,16 @@ pub trait FileSystem: Send + Sync {
         reply.err(Errno::NOSYS);
     }
 
-    /// Sets or drops a lock; with `wait`, answers when it is had.
-    fn setlk(&self, _req: &mut Req<'_>, _at: At, _lock: &Lock, _wait: bool, reply: Reply<()>) {
+    /// Sets or drops a lock: `EAGAIN` where another's is in the way. With `wait`, which is asked
+    /// only then, answers when it is had.
+    fn setlk(
+        &self,
+        _req: &mut Req<'_>,
+        _at: At,
+        _lock: &Lock,
+        _wait: Option<MayWait>,
+        reply: Reply<()>,
+    ) {
         reply.err(Errno::NOSYS);
     }
 

@@ -105,6 +105,16 @@ pub trait FileData: Send + Sync + 'static {
     /// Copies up to `len` bytes.
     fn copy(&self, from: (&Self::File, u64), to: (&Self::File, u64), len: u64) -> Result<u32>;
 
+    /// The last byte that a requester's lock may be on; those beyond are the engine's own.
+    fn lock_end(&self) -> u64 {
+        i64::MAX as u64
+    }
+
+    /// Whether locks that need not wait are set at once, so that it can be on the worker.
+    fn locks_at_once(&self) -> bool {
+        true
+    }
+
     /// Completes attributes that the tree does not know. Runs on the worker.
     fn complete_attr(&self, _tree: &Tree, _node: NodeId, _attr: &mut Attr) {}
 

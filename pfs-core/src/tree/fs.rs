@@ -1,5 +1,7 @@
 //! A tree, with an engine's file data, as a [`FileSystem`].
 
+mod locks;
+
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use super::data::Append;
 use super::dirs::OpenDir;
 use super::handles::Handles;
+use super::locks::{Locks, Whose};
 use super::names::By;
 use super::version::Version;
 use super::{FileData, Inode, Tree, XattrChange};
@@ -25,6 +28,7 @@ struct Shared<D: FileData> {
     data: D,
     files: Handles<OpenFile<D::File>>,
     dirs: Handles<OpenDir>,
+    locks: Arc<Locks>,
 }
 
 /// What is behind a file's handle.
@@ -48,11 +52,13 @@ impl<D: FileData> TreeFs<D> {
     pub fn new(tree: Tree, data: D) -> TreeFs<D> {
         let files = Handles::new(tree.store().clone(), Kind::File);
         let dirs = Handles::new(tree.store().clone(), Kind::Dir);
+        let locks = Locks::new(tree.store().clone());
         TreeFs(Arc::new(Shared {
             tree,
             data,
             files,
             dirs,
+            locks,
         }))
     }
 
@@ -489,11 +495,14 @@ impl<D: FileData> FileSystem for TreeFs<D> {
             .append(req.io, at.node, &file, &append, buf, reply);
     }
 
-    fn flush(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
-        let open = attempt!(reply, self.0.open_file(handle));
-        self.0.closing(&open);
-        let file = open.file.clone();
-        self.0.data.flush(req.io, &file, reply);
+    fn flush(&self, req: &mut Req<'_>, handle: Handle, owner: u64, reply: Reply<()>) {
+        let node = attempt!(reply, self.0.files.node(handle));
+        self.unlock_then(req.io, node, Whose::Owner(owner), move |fs, io| {
+            let open = attempt!(reply, fs.open_file(handle));
+            fs.closing(&open);
+            let file = open.file.clone();
+            fs.data.flush(io, &file, reply);
+        });
     }
 
     fn fsync(
@@ -542,17 +551,29 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         });
     }
 
-    fn release(&self, req: &mut Req<'_>, handle: Handle, reply: Reply<()>) {
-        match attempt!(reply, self.0.files.remove(handle)) {
+    fn release(
+        &self,
+        req: &mut Req<'_>,
+        handle: Handle,
+        flock_owner: Option<u64>,
+        reply: Reply<()>,
+    ) {
+        let node = attempt!(reply, self.0.files.node(handle));
+        let removed = attempt!(reply, self.0.files.remove(handle));
+        let whose = Whose::Handle {
+            handle,
+            flock_owner,
+        };
+        self.unlock_then(req.io, node, whose, move |fs, io| match removed {
             Some(open) => {
-                self.0.closing(&open);
+                fs.closing(&open);
                 // Nothing of it may be left here: the last to let go may have much to do.
                 let file =
                     Arc::try_unwrap(open).map_or_else(|open| open.file.clone(), |open| open.file);
-                self.0.data.close(req.io, file, reply);
+                fs.data.close(io, file, reply);
             }
             None => reply.ok(()),
-        }
+        });
     }
 
     fn opendir(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Opened>) {
@@ -657,17 +678,34 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         });
     }
 
+    fn getlk(&self, req: &mut Req<'_>, at: At, lock: &Lock, reply: Reply<Lock>) {
+        let lock = *lock;
+        self.about_locks(req.io, move |fs| reply.send(fs.getlk(at, lock)));
+    }
+
+    fn setlk(
+        &self,
+        req: &mut Req<'_>,
+        at: At,
+        lock: &Lock,
+        wait: Option<MayWait>,
+        reply: Reply<()>,
+    ) {
+        let lock = *lock;
+        self.about_locks(req.io, move |fs| fs.setlk(&at, &lock, wait, reply));
+    }
+
     fn reset(&self) {
+        self.0.locks.reset();
         drop(self.0.files.remove_all());
         drop(self.0.dirs.remove_all());
         self.0.tree.forget_all();
     }
 
     fn restore(&self) -> Result<(u64, u64)> {
-        Ok((
-            self.0.tree.restore_nodes(),
-            self.0.files.count() + self.0.dirs.count(),
-        ))
+        let nodes = self.0.tree.restore_nodes();
+        self.0.restore_locks();
+        Ok((nodes, self.0.files.count() + self.0.dirs.count()))
     }
 
     fn prepare_restore(&self) -> u64 {

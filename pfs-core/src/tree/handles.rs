@@ -68,6 +68,13 @@ impl<T> Handles<T> {
             .clone())
     }
 
+    /// The node that `handle` is of: `EBADF` as for [`get`](Self::get).
+    pub fn node(&self, handle: Handle) -> Result<NodeId> {
+        let record = self.store.get(handle.0);
+        let record = record.filter(|record| record.kind == self.kind);
+        record.map(|record| NodeId(record.a)).ok_or(Errno::BADF)
+    }
+
     /// Takes `handle` back; answers what was behind it in this process.
     pub fn remove(&self, handle: Handle) -> Result<Option<Arc<T>>> {
         let record = self

@@ -3,6 +3,7 @@
 //! - [`Tree`]: the root, the inode table, and what was found out about the host.
 //! - `inodes`, `cache`: node ids to inodes: records, an index by number, a bounded cache of fds.
 //! - [`handles`]: open files and directories.
+//! - [`locks`]: the locks of requesters, POSIX and flock.
 //! - [`names`]: lookup, create, remove, rename, link.
 //! - [`attrs`]: attributes and ownership. [`xattrs`]: extended attributes, as the host has them;
 //!   `guest_xattrs`, `xattr_names`: as a guest has them.
@@ -26,6 +27,7 @@ pub mod fs;
 mod guest_xattrs;
 pub mod handles;
 mod inodes;
+pub mod locks;
 pub mod names;
 pub mod proc;
 mod replay;

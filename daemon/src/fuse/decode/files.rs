@@ -8,7 +8,7 @@ use super::{at, names::open_flags, range, Bytes, Raw};
 use crate::fuse::abi::{
     fattr, CopyFileRangeIn, FallocateIn, FlushIn, FsyncIn, GetattrIn, LkIn, LseekIn, OpenIn,
     ReadIn, ReleaseIn, SetattrIn, StatxIn, WriteIn, FSYNC_FDATASYNC, GETATTR_FH, LK_FLOCK,
-    OPEN_KILL_SUIDGID, WRITE_CACHE, WRITE_KILL_PRIV,
+    OPEN_KILL_SUIDGID, RELEASE_FLOCK_UNLOCK, WRITE_CACHE, WRITE_KILL_PRIV,
 };
 use crate::fuse::opcodes::Opcode;
 
@@ -39,9 +39,11 @@ pub enum Files {
     },
     Flush {
         handle: Handle,
+        owner: u64,
     },
     Release {
         handle: Handle,
+        flock_owner: Option<u64>,
     },
     Fsync {
         handle: Handle,
@@ -109,12 +111,15 @@ pub(super) fn decode(raw: &Raw<'_>, node: NodeId, body: &mut Bytes<'_>) -> Resul
             let flush: FlushIn = body.take()?;
             Files::Flush {
                 handle: Handle(flush.fh),
+                owner: flush.lock_owner,
             }
         }
         Opcode::Release => {
             let release: ReleaseIn = body.take()?;
             Files::Release {
                 handle: Handle(release.fh),
+                flock_owner: (release.release_flags & RELEASE_FLOCK_UNLOCK != 0)
+                    .then_some(release.lock_owner),
             }
         }
         Opcode::Fsync => {

@@ -1,8 +1,9 @@
 //! Attributes and open files.
 
-use pfs_core::fs::{Errno, Result};
+use pfs_core::fs::{Errno, Lock, Result};
 
 use super::Call;
+use crate::fuse::abi::init::{FLOCK_LOCKS, POSIX_LOCKS};
 use crate::fuse::decode::Files;
 use crate::fuse::reply::Shape;
 
@@ -45,13 +46,16 @@ impl Call<'_> {
                 let slices = self.write_slices(size);
                 fs.write(&mut self.req(), at, slices, flags, reply);
             }
-            Files::Flush { handle } => {
+            Files::Flush { handle, owner } => {
                 let reply = self.reply(Shape::Empty);
-                fs.flush(&mut self.req(), handle, reply);
+                fs.flush(&mut self.req(), handle, owner, reply);
             }
-            Files::Release { handle } => {
+            Files::Release {
+                handle,
+                flock_owner,
+            } => {
                 let reply = self.reply(Shape::Empty);
-                fs.release(&mut self.req(), handle, reply);
+                fs.release(&mut self.req(), handle, flock_owner, reply);
             }
             Files::Fsync { handle, datasync } => {
                 let reply = self.reply(Shape::Empty);
@@ -79,16 +83,31 @@ impl Call<'_> {
                 fs.copy_file_range(&mut self.req(), from, to, len, reply);
             }
             Files::Getlk { at, ref lock } => {
+                self.has_locks(lock)?;
                 let reply = self.reply(Shape::Lock);
                 fs.getlk(&mut self.req(), at, lock, reply);
             }
             Files::Setlk { at, ref lock, wait } => {
+                self.has_locks(lock)?;
+                let wait = wait.then(|| self.source.may_wait(self.unique));
                 let reply = self.reply(Shape::Empty);
                 fs.setlk(&mut self.req(), at, lock, wait, reply);
             }
             _ => return Err(Errno::NOSYS),
         }
         Ok(())
+    }
+
+    /// Whether the session has such locks for all; else they are the guest's own.
+    fn has_locks(&self, lock: &Lock) -> Result<()> {
+        let flag = match lock.flock {
+            true => FLOCK_LOCKS,
+            false => POSIX_LOCKS,
+        };
+        match self.flags & flag != 0 {
+            true => Ok(()),
+            false => Err(Errno::NOSYS),
+        }
     }
 
     /// On a read-only volume nothing is opened for writing.

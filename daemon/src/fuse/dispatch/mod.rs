@@ -6,6 +6,8 @@ mod names;
 mod whole;
 mod xattrs;
 
+use std::sync::Arc;
+
 use pfs_core::fs::{
     Answer, Caller, FileSystem, IntentLog, NodeId, OpenFlags, Reply, Req, Result, Slices, Ticket,
 };
@@ -16,7 +18,7 @@ use super::abi::OUT_HEADER_BYTES;
 use super::config::Caching;
 use super::decode::Request;
 use super::reply::Shape;
-use super::{Pending, ServiceConfig};
+use super::{Pending, ServiceConfig, Source};
 use crate::chain::{Chain, Cursor};
 
 /// One request on its way to the engine.
@@ -31,6 +33,10 @@ pub(super) struct Call<'a> {
     pub caller: Caller,
     /// The node that the header names.
     pub node: NodeId,
+    /// The guest's number of the request.
+    pub unique: u64,
+    /// The queue that it came by.
+    pub source: &'a Arc<Source>,
     /// Only for those that the opcode table says record one.
     pub intent: Option<&'a dyn IntentLog>,
     pub chain: &'a Chain,

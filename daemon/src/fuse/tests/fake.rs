@@ -92,12 +92,12 @@ impl FileSystem for Fake {
             Created { entry: entry(), opened: opened() };
         tmpfile(parent: NodeId, make: &Make, flags: i32) -> Created =
             Created { entry: entry(), opened: opened() };
-        flush(handle: Handle) -> () = ();
+        flush(handle: Handle, owner: u64) -> () = ();
         fsync(node: NodeId, handle: Handle, datasync: bool) -> () = ();
         fallocate(at: At, len: u64, mode: u32) -> () = ();
         lseek(at: At, whence: u32) -> u64 = 0x1_0000_0000;
         copy_file_range(from: At, to: At, len: u64) -> u32 = 5;
-        release(handle: Handle) -> () = ();
+        release(handle: Handle, flock_owner: Option<u64>) -> () = ();
         opendir(node: NodeId) -> Opened = opened();
         fsyncdir(node: NodeId, handle: Handle, datasync: bool) -> () = ();
         releasedir(handle: Handle) -> () = ();
@@ -110,7 +110,15 @@ impl FileSystem for Fake {
         access(node: NodeId, mask: u32) -> () = ();
         syncfs(node: NodeId) -> () = ();
         getlk(at: At, lock: &Lock) -> Lock = *lock;
-        setlk(at: At, lock: &Lock, wait: bool) -> () = ();
+    }
+
+    /// Whoever would wait asks for leave, and then need not.
+    fn setlk(&self, _: &mut Req<'_>, at: At, lock: &Lock, wait: Option<MayWait>, reply: Reply<()>) {
+        let call = format!("setlk {at:?} {lock:?} {}", wait.is_some());
+        match wait.map(|may_wait| may_wait()) {
+            Some(Err(errno)) => reply.err(errno),
+            _ => self.answer(call, reply, ()),
+        }
     }
 
     fn forget(&self, node: NodeId, count: u64) {

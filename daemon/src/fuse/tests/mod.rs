@@ -15,7 +15,7 @@ use pfs_core::io::{Io, Pool, Wait};
 use pfs_core::session::SessionStore;
 
 use super::opcodes::Opcode;
-use super::{Pending, Service, ServiceConfig, Submitted};
+use super::{abi, Pending, Service, ServiceConfig, Submitted};
 use crate::chain::Chain;
 use fake::Fake;
 
@@ -57,7 +57,8 @@ impl Bench {
     /// A service in a session.
     fn new(config: ServiceConfig) -> Bench {
         let mut bench = Bench::fresh(config);
-        let seen = bench.ask(Opcode::Init, 0, &words(&[7, 41, 131072, 0]), 64);
+        let flags = (abi::init::POSIX_LOCKS | abi::init::FLOCK_LOCKS) as u32;
+        let seen = bench.ask(Opcode::Init, 0, &words(&[7, 41, 131072, flags]), 64);
         assert!(matches!(seen, Seen::Ok(body) if body.len() == 64));
         bench.calls();
         bench
@@ -82,9 +83,10 @@ impl Bench {
             writable: pieces(&mut writable, 5),
         };
         let (io, pending) = (&mut self.io, &mut self.pending);
+        let source = self.service.source(hiprio, 64, true);
         let submitted = self
             .service
-            .submit(io, Ticket(3), &chain, pending, None, hiprio);
+            .submit(io, Ticket(3), &chain, pending, None, &source);
         let mut done = Vec::new();
         io.turn(Wait::No, &mut done, &mut Vec::new()).unwrap();
         let len = match submitted {

@@ -348,6 +348,7 @@ fn ranges_and_locks() {
     let body = ok(bench.ask(Opcode::Getlk, 5, &lock(1, 0, max), 24));
     assert_eq!((u64_at(&body, 8), u32_at(&body, 16)), (max, 1));
     assert_eq!(bench.calls().len(), 4);
+    locks_of_owners(&mut bench);
     for (opcode, body, errno) in [
         (Opcode::Fallocate, fallocate(0, 0, 0), libc::EINVAL),
         (Opcode::Fallocate, fallocate(1 << 63, 1, 0), libc::EINVAL),
@@ -369,6 +370,54 @@ fn ranges_and_locks() {
         );
     }
     assert!(bench.calls().is_empty());
+}
+
+fn locks_of_owners(bench: &mut Bench) {
+    let max = i64::MAX as u64;
+    let lock = |flags| join(&[&longs(&[7, 70, 5, max]), &words(&[1, 9, flags, 0])]);
+    ok(bench.ask(Opcode::Setlk, 5, &lock(0), 0));
+    ok(bench.ask(Opcode::Setlkw, 5, &lock(1), 0));
+    ok(bench.ask(Opcode::Flush, 5, &longs(&[7, 0, 70]), 0));
+    let release = |flags| join(&[&longs(&[7]), &words(&[2, flags]), &longs(&[70])]);
+    ok(bench.ask(Opcode::Release, 5, &release(0), 0));
+    ok(bench.ask(Opcode::Release, 5, &release(2), 0));
+    let at = "At { node: NodeId(5), handle: Handle(7), offset: 0 }";
+    let of = "kind: Write, start: 5, end: 9223372036854775807, owner: 70, pid: 9";
+    assert_eq!(
+        bench.calls(),
+        [
+            format!("setlk {at} Lock {{ {of}, flock: false }} false"),
+            format!("setlk {at} Lock {{ {of}, flock: true }} true"),
+            "flush Handle(7) 70".to_owned(),
+            "release Handle(7) None".to_owned(),
+            "release Handle(7) Some(70)".to_owned(),
+        ]
+    );
+    // An interrupt that was faster than its request.
+    let interrupt = request(Opcode::Interrupt as u32, 0, &longs(&[UNIQUE]));
+    assert_eq!(bench.send(&interrupt, 0, true), Seen::NoReply);
+    let seen = bench.ask(Opcode::Setlkw, 5, &lock(0), 0);
+    assert_eq!(seen, Seen::Error(libc::EINTR));
+    ok(bench.ask(Opcode::Setlkw, 5, &lock(0), 0));
+    bench.calls();
+}
+
+#[test]
+fn locks_that_were_not_agreed_on_are_the_guests_own() {
+    for (posix_locks, flock) in [(false, true), (true, false)] {
+        let mut bench = Bench::new(ServiceConfig {
+            posix_locks,
+            flock,
+            ..ServiceConfig::default()
+        });
+        for (flags, agreed) in [(0, posix_locks), (1, flock)] {
+            let lock = join(&[&longs(&[7, 70, 5, 9]), &words(&[1, 9, flags, 0])]);
+            for (opcode, room) in [(Opcode::Getlk, 24), (Opcode::Setlk, 0), (Opcode::Setlkw, 0)] {
+                let refused = bench.ask(opcode, 5, &lock, room) == Seen::Error(libc::ENOSYS);
+                assert_eq!(refused, !agreed, "{opcode:?} {flags}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -184,6 +184,15 @@ pub fn release<'a>(handle: Handle, flags: i32) -> Request<'a, ()> {
     op(Opcode::Release, handle.nodeid).body(&release_in(handle, flags))
 }
 
+/// RELEASE with FUSE_RELEASE_FLOCK_UNLOCK, as Linux sends where flock(2) was used.
+pub fn release_flock<'a>(handle: Handle, flock_owner: u64) -> Request<'a, ()> {
+    op(Opcode::Release, handle.nodeid).body(&ReleaseIn {
+        release_flags: RELEASE_FLOCK_UNLOCK,
+        lock_owner: flock_owner,
+        ..release_in(handle, 0)
+    })
+}
+
 fn release_in(handle: Handle, flags: i32) -> ReleaseIn {
     ReleaseIn {
         fh: handle.fh,

@@ -114,6 +114,11 @@ impl FileData for Posix {
         ftruncate(tree.reopen(inode, OFlags::WRONLY)?, size)
     }
 
+    fn locks_at_once(&self) -> bool {
+        // What tells of errors late keeps its locks at a server.
+        !self.tells_at_close
+    }
+
     fn lseek(&self, file: &Fd, offset: u64, whence: u32) -> Result<u64> {
         let from = match whence as i32 {
             libc::SEEK_DATA => SeekFrom::Data(offset),

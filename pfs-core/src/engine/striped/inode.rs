@@ -20,6 +20,7 @@ use crate::tree::proc::last_errno;
 const GUARD_BYTE: i64 = i64::MAX - 1;
 /// The byte that is locked against changes of the layout.
 const LAYOUT_BYTE: i64 = i64::MAX - 8;
+const _: () = assert!(LAYOUT_BYTE as u64 > super::LOCK_END && GUARD_BYTE > LAYOUT_BYTE);
 
 /// Blocks that only carry the size are freed after so many extensions, and at the last close.
 const FREE_EVERY: u32 = 256;

@@ -48,6 +48,10 @@ pub use limits::set_limits;
 use objects::Targets;
 use record::Record;
 
+/// The last byte of an inode that a guest's lock may be on. The 16 beyond, which no file reaches,
+/// are for locks of daemons among themselves.
+const LOCK_END: u64 = i64::MAX as u64 - 16;
+
 /// File data striped over targets.
 pub struct Striped {
     shared: Arc<Volume>,
@@ -203,6 +207,10 @@ impl FileData for Striped {
     fn truncate(&self, tree: &Tree, inode: &Arc<Inode>, size: u64) -> Result<()> {
         let meta = tree.reopen(inode, OFlags::RDWR)?;
         ops::truncate(&self.shared, &meta, size)
+    }
+
+    fn lock_end(&self) -> u64 {
+        LOCK_END
     }
 
     fn lseek(&self, file: &File, offset: u64, whence: u32) -> Result<u64> {

@@ -210,7 +210,7 @@ impl Mount {
 
     fn release(&mut self, file: Open) {
         self.client
-            .call(|fs, req, reply: Reply<()>| fs.release(req, file.handle, reply))
+            .call(|fs, req, reply: Reply<()>| fs.release(req, file.handle, None, reply))
             .unwrap();
     }
 
