@@ -12,8 +12,10 @@
 //! - [`engine`]: `striped`, `posix`, `null`.
 //! - [`volume`]: the volume descriptor (`volume.toml`), create and open.
 //! - [`client`]: a blocking client of an engine, for tools and tests.
+//! - [`crash`]: where a test can let a process die.
 
 pub mod client;
+pub mod crash;
 pub mod engine;
 pub mod fs;
 pub mod io;

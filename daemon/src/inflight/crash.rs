@@ -1,7 +1,4 @@
-//! Crash points: places where a test can let the worker die.
-//!
-//! In debug builds, `PFS_CRASH_AT=point:n` in the environment kills the process, as `kill -9`
-//! would, when `point` is passed for the `n`th time. In release builds there is nothing of it.
+//! [Crash points](pfs_core::crash) of a worker: places where a test can let it die.
 
 /// A place in the life of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +28,6 @@ pub use debug::point;
 
 #[cfg(any(test, debug_assertions))]
 mod debug {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    use std::sync::OnceLock;
-
     use super::Point;
 
     impl Point {
@@ -49,28 +43,10 @@ mod debug {
         }
     }
 
-    /// The point's name, and how often it is still to be passed.
-    static ASKED: OnceLock<Option<(String, AtomicU64)>> = OnceLock::new();
-
-    fn asked() -> Option<(String, AtomicU64)> {
-        let asked = std::env::var("PFS_CRASH_AT").ok()?;
-        let (name, count) = asked.split_once(':')?;
-        Some((name.to_owned(), AtomicU64::new(count.parse().ok()?)))
-    }
-
     pub fn point(at: Point) {
         #[cfg(test)]
         super::in_test::point(at);
-        let Some((name, left)) = ASKED.get_or_init(asked) else {
-            return;
-        };
-        if name == at.name() && left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            // Fails only where the signal could not be sent; then there is no crash.
-            let _ = rustix::process::kill_process(
-                rustix::process::getpid(),
-                rustix::process::Signal::KILL,
-            );
-        }
+        pfs_core::crash::point(at.name());
     }
 }
 

@@ -6,8 +6,9 @@
 //!
 //! - [`session`]: what goes on with nothing in flight.
 //! - [`points`]: a death at each place in the life of a request.
-//! - [`load`]: deaths at any moment, under load.
+//! - [`load`]: deaths at any moment, under load. [`orphans`]: files without a name.
 
 mod load;
+mod orphans;
 mod points;
 mod session;

@@ -58,7 +58,8 @@ pub fn open(volume: OpenVolume, options: &Options) -> Result<Arc<dyn FileSystem>
             mdt_size_bytes,
         } => {
             let proc = ProcFd::open().map_err(tree::Error::Proc)?;
-            let data = striped::Striped::new(proc, usage, targets, layout, mdt_size_bytes);
+            let data =
+                striped::Striped::new(proc, meta.orphans, usage, targets, layout, mdt_size_bytes);
             Arc::new(TreeFs::new(open_tree(meta.namespace)?, data))
         }
         VolumeKind::Null => Arc::new(null::Null),

@@ -80,10 +80,16 @@ impl Tree {
     /// tree are kept apart from the root's.
     pub(super) fn seen(&self, stat: &Stat) -> Attr {
         let mut attr = stat.attr;
-        if stat.dev != self.root_dev {
-            attr.ino ^= stat.dev.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63;
-        }
+        attr.ino = self.shown_ino(stat.ino, stat.dev);
         attr
+    }
+
+    /// The inode number that the requester sees.
+    pub fn shown_ino(&self, ino: u64, dev: u64) -> u64 {
+        match self.is_on_root(dev) {
+            true => ino,
+            false => ino ^ (dev.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63),
+        }
     }
 
     /// Applies all of `set` but the size, which is the engine's.

@@ -1,12 +1,13 @@
 //! What a [`TreeFs`](super::TreeFs) leaves to its engine: the data of regular files.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
 
 use super::names::file_flags;
-use super::{Inode, Tree, XattrChange};
+use super::{Inode, Stat, Tree, XattrChange};
 use crate::fs::{Attr, Errno, IntentLog, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::Io;
 
@@ -29,8 +30,6 @@ pub struct Append<'a> {
 pub trait FileData: Send + Sync + 'static {
     /// An open file.
     type File: Send + Sync + 'static;
-    /// What is left of a file whose last name may be going.
-    type Victim: Send + 'static;
 
     /// The flags with which the tree opens an inode for a request's `flags`.
     fn open_flags(&self, flags: i32) -> OFlags {
@@ -142,13 +141,55 @@ pub trait FileData: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What would be left behind if `name` went; asked before it goes, on the worker.
-    fn victim(&self, _tree: &Tree, _parent: NodeId, _name: &Name) -> Option<Self::Victim> {
-        None
+    /// Whether removing `name` in `dir`, which `stat` describes, is more than that: then
+    /// [`remove`](Self::remove) and [`rename_over`](Self::rename_over) do it. Runs on the worker.
+    fn keeps(&self, _tree: &Tree, _dir: &Inode, _name: &Name, _stat: &Stat) -> bool {
+        false
     }
 
-    /// Removes what is left of a file that lost a name, if that was its last.
-    fn purge(&self, _victim: Self::Victim) {}
+    /// Removes `name` in `dir`, which is not a directory.
+    fn remove(&self, _tree: &Tree, dir: &Inode, name: &Name) -> Result<()> {
+        unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty())
+    }
+
+    /// An earlier try removed a name of the inode `ino`; whether it did all that goes with that is
+    /// not known.
+    fn complete_removal(&self, _ino: u64) {}
+
+    /// Renames `from` over `to`.
+    fn rename_over(
+        &self,
+        _tree: &Tree,
+        from: (&Inode, &Name),
+        to: (&Inode, &Name),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let (old, new) = (from.1.as_c_str(), to.1.as_c_str());
+        renameat_with(&from.0.fd, old, &to.0.fd, new, flags)
+    }
+
+    /// Gives `inode` the name `name` in `dir`. Runs on the worker.
+    fn link(&self, tree: &Tree, inode: &Inode, dir: &Inode, name: &CStr) -> Result<()> {
+        tree.link_inode(inode, dir, name)
+    }
+
+    /// Whether files that are made without a name are to be
+    /// [kept](Self::keep_nameless) for the next process.
+    fn keeps_nameless(&self) -> bool {
+        false
+    }
+
+    /// Keeps a file that was made without a name, and is open, for the next process. Runs on the
+    /// worker.
+    fn keep_nameless(&self, _tree: &Tree, _inode: &Inode) -> Result<()> {
+        Ok(())
+    }
+
+    /// The session will go on in another process: files that are let go from now on are not.
+    fn prepare_restore(&self) {}
+
+    /// A session begins or goes on: what is to be done beside the requests may be started.
+    fn start(&self) {}
 
     /// Size and use.
     fn statfs(&self, tree: &Tree, inode: &Inode) -> Result<StatFs> {

@@ -6,13 +6,14 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
 
+use super::attrs::stat_name;
 use super::data::Append;
 use super::dirs::OpenDir;
 use super::handles::Handles;
 use super::locks::{Locks, Whose};
-use super::names::By;
+use super::names::{By, Removal};
 use super::version::Version;
 use super::{FileData, Inode, Tree, XattrChange};
 use crate::fs::*;
@@ -376,14 +377,21 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn unlink(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {
-        let victim = self.0.data.victim(&self.0.tree, parent, name);
-        attempt!(
-            reply,
-            self.0
-                .tree
-                .remove(req.intent, parent, name, AtFlags::empty())
-        );
-        self.purge(req, victim, reply);
+        let tree = &self.0.tree;
+        let dir = attempt!(reply, tree.inode(parent));
+        match attempt!(reply, tree.begin_remove(req.intent, &dir, name)) {
+            Removal::Done { ino } => self.blocking(req, reply, move |fs| {
+                fs.data.complete_removal(ino);
+                Ok(())
+            }),
+            Removal::Of(stat) if self.0.data.keeps(tree, &dir, name, &stat) => {
+                let name = name.as_c_str().to_owned();
+                self.blocking(req, reply, move |fs| {
+                    fs.data.remove(&fs.tree, &dir, Name::new(&name)?)
+                });
+            }
+            Removal::Of(_) => reply.send(unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty())),
+        }
     }
 
     fn rmdir(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {
@@ -402,12 +410,37 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         flags: u32,
         reply: Reply<()>,
     ) {
-        let replaces = flags & (RenameFlags::NOREPLACE | RenameFlags::EXCHANGE).bits() == 0;
-        let victim = replaces
-            .then(|| self.0.data.victim(&self.0.tree, to.0, to.1))
-            .flatten();
-        attempt!(reply, self.0.tree.rename(by(req), from, to, flags));
-        self.purge(req, victim, reply);
+        let (tree, data) = (&self.0.tree, &self.0.data);
+        let flags = attempt!(reply, RenameFlags::from_bits(flags).ok_or(Errno::INVAL));
+        let from_dir = attempt!(reply, tree.inode(from.0));
+        let to_dir = attempt!(reply, tree.inode(to.0));
+        if attempt!(reply, tree.begin_rename(by(req), &from_dir, from.1, flags)) {
+            return reply.ok(());
+        }
+        let (old, new) = (from.1.as_c_str(), to.1.as_c_str());
+        let rename = |flags| renameat_with(&from_dir.fd, old, &to_dir.fd, new, flags);
+        if flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+            return reply.send(rename(flags));
+        }
+        match stat_name(&to_dir.fd, to.1) {
+            Ok(stat) if data.keeps(tree, &to_dir, to.1, &stat) => {}
+            Err(_) if data.keeps_nameless() => {
+                match rename(flags | RenameFlags::NOREPLACE) {
+                    // Another put a file there meanwhile.
+                    Err(Errno::EXIST) => {}
+                    result => return reply.send(result),
+                }
+            }
+            _ => return reply.send(rename(flags)),
+        }
+        let (old, new, caller) = (old.to_owned(), new.to_owned(), req.caller);
+        self.blocking(req, reply, move |fs| {
+            if flags.contains(RenameFlags::WHITEOUT) {
+                fs.tree.act_as(&caller)?;
+            }
+            let (from, to) = ((&*from_dir, Name::new(&old)?), (&*to_dir, Name::new(&new)?));
+            fs.data.rename_over(&fs.tree, from, to, flags)
+        });
     }
 
     fn link(
@@ -418,10 +451,11 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         name: &Name,
         reply: Reply<Entry>,
     ) {
-        reply.send(
-            self.0
-                .complete(self.0.tree.link(req.intent, node, parent, name)),
-        );
+        let (tree, data) = (&self.0.tree, &self.0.data);
+        let linked = tree.link(req.intent, node, parent, name, |inode, dir| {
+            data.link(tree, inode, dir, name.as_c_str())
+        });
+        reply.send(self.0.complete(linked));
     }
 
     fn open(&self, req: &mut Req<'_>, node: NodeId, how: OpenFlags, reply: Reply<Opened>) {
@@ -461,12 +495,21 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         flags: i32,
         reply: Reply<Created>,
     ) {
-        let open_flags = self.0.data.open_flags(flags);
-        let made = self
-            .0
-            .tree
-            .tmpfile(&req.caller, parent, make, flags, open_flags);
-        reply.send(made.and_then(|made| self.0.created(made, flags.into())));
+        let data = &self.0.data;
+        let (open_flags, keeps) = (data.open_flags(flags), data.keeps_nameless());
+        // The engine sees to it that it can never be given a name.
+        let excl = flags & libc::O_EXCL != 0 && !keeps;
+        let tree = &self.0.tree;
+        let made = tree.tmpfile(&req.caller, parent, make, excl, open_flags);
+        reply.send(made.and_then(|made| {
+            let mut created = self.0.created(made, (flags | libc::O_TMPFILE).into())?;
+            let inode = tree.inode(created.entry.node)?;
+            if let Err(errno) = data.keep_nameless(tree, &inode) {
+                log::debug!("a file without a name will not outlive the daemon: {errno}");
+            }
+            created.entry.attr = self.0.attr(&inode)?;
+            Ok(created)
+        }));
     }
 
     fn read(&self, req: &mut Req<'_>, at: At, buf: Slices, reply: Reply<u32>) {
@@ -700,15 +743,25 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         drop(self.0.files.remove_all());
         drop(self.0.dirs.remove_all());
         self.0.tree.forget_all();
+        self.0.data.start();
     }
 
     fn restore(&self) -> Result<(u64, u64)> {
         let nodes = self.0.tree.restore_nodes();
         self.0.restore_locks();
-        Ok((nodes, self.0.files.count() + self.0.dirs.count()))
+        let (files, dirs) = (self.0.files.all(), self.0.dirs.all());
+        // At once, not when they are used: an open file stays also when its name goes.
+        for handle in &files {
+            if let Err(errno) = self.0.open_file(*handle) {
+                log::warn!("an open file is not found again: {errno}");
+            }
+        }
+        self.0.data.start();
+        Ok((nodes, (files.len() + dirs.len()) as u64))
     }
 
     fn prepare_restore(&self) -> u64 {
+        self.0.data.prepare_restore();
         self.0.tree.complete_records()
     }
 }
@@ -729,15 +782,5 @@ impl<D: FileData> TreeFs<D> {
         self.blocking(req, reply, move |fs| {
             fs.data.change_virtual_xattr(&fs.tree, &inode, &change)
         });
-    }
-
-    fn purge(&self, req: &mut Req<'_>, victim: Option<D::Victim>, reply: Reply<()>) {
-        match victim {
-            None => reply.ok(()),
-            Some(victim) => self.blocking(req, reply, move |fs| {
-                fs.data.purge(victim);
-                Ok(())
-            }),
-        }
     }
 }

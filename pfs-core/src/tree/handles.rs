@@ -106,12 +106,10 @@ impl<T> Handles<T> {
         values
     }
 
-    /// How many handles the session has.
-    pub fn count(&self) -> u64 {
-        self.store
-            .ids()
-            .filter(|(_, kind)| *kind == self.kind)
-            .count() as u64
+    /// The handles that the session has.
+    pub fn all(&self) -> Vec<Handle> {
+        let ids = self.store.ids().filter(|(_, kind)| *kind == self.kind);
+        ids.map(|(id, _)| Handle(id)).collect()
     }
 
     fn shard(&self, id: u64) -> &Shard<T> {

@@ -113,6 +113,12 @@ impl Inodes {
         Some(node)
     }
 
+    /// The inode with `stat`'s number, if its descriptor is held.
+    pub(super) fn held_as(&self, stat: &Stat) -> Option<Arc<Inode>> {
+        let (hash, index) = self.index(stat.ino, stat.dev);
+        self.cache.get(self.indexed(&index, hash, stat)?)
+    }
+
     /// Takes one lookup on the inode behind `fd`, which `stat` describes.
     pub(super) fn intern(&self, fd: OwnedFd, stat: &Stat) -> Result<Arc<Inode>> {
         self.make_room();

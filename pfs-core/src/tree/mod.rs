@@ -36,12 +36,12 @@ pub mod version;
 mod xattr_names;
 pub mod xattrs;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::fs::{Errno, NodeId, Result, Timestamp};
+use crate::fs::{Errno, Name, NodeId, Result, Timestamp};
 use crate::session::SessionStore;
 pub use cache::Inode;
 pub use data::{Append, FileData};
@@ -121,10 +121,27 @@ impl Tree {
         self.inodes.get(node)
     }
 
-    /// The inode behind an `O_PATH` descriptor, for a look at it that takes no lookup.
-    pub fn unlisted(&self, fd: OwnedFd) -> Result<Arc<Inode>> {
+    /// Makes what this thread creates next belong to `caller`.
+    pub fn act_as(&self, caller: &crate::fs::Caller) -> Result<()> {
+        self.creds.act_as(caller)
+    }
+
+    /// The inode that `stat` describes, if its descriptor is held; takes no lookup on it.
+    pub fn held(&self, stat: &Stat) -> Option<Arc<Inode>> {
+        self.inodes.held_as(stat)
+    }
+
+    /// The inode `name` in `dir`, for a look at it that takes no lookup.
+    pub fn unlisted_at(&self, dir: impl AsFd, name: &Name) -> Result<Arc<Inode>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name.as_c_str(), flags, Mode::empty())?;
         let stat = attrs::stat_fd(&fd)?;
         Ok(Inode::new(NodeId(0), fd, &stat))
+    }
+
+    /// Whether `dev` is the file system that the root is on.
+    pub fn is_on_root(&self, dev: u64) -> bool {
+        dev == self.root_dev
     }
 
     /// Gives back `count` lookups on `node`.

@@ -4,15 +4,15 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    linkat, mkdirat, mknodat, openat, readlinkat, renameat_with, symlinkat, unlinkat, AtFlags,
-    FileType, Mode, OFlags, RenameFlags,
+    linkat, mkdirat, mknodat, openat, readlinkat, symlinkat, unlinkat, AtFlags, FileType, Mode,
+    OFlags, RenameFlags,
 };
 
 use super::attrs::{stat_fd, stat_name};
 use super::proc::FdName;
 use super::replay::Making;
 use super::thread::Umask;
-use super::{Stat, Tree};
+use super::{Inode, Stat, Tree};
 use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
 
 /// A file made or found by [`Tree::create`].
@@ -22,6 +22,14 @@ pub struct CreatedFile {
     pub fd: OwnedFd,
     /// The directory that it was made in; `None` where it was found.
     pub made_in: Option<NodeId>,
+}
+
+/// A name that is to go.
+pub enum Removal {
+    /// An earlier try removed it; it was this inode.
+    Done { ino: u64 },
+    /// It is this one.
+    Of(Stat),
 }
 
 /// For whom, and with what memory of an earlier try, a name is made.
@@ -139,6 +147,29 @@ impl Tree {
         self.enter(&parent.fd, name)
     }
 
+    /// Begins to remove `name` in `dir`, and says what it is.
+    pub fn begin_remove(
+        &self,
+        log: Option<&dyn IntentLog>,
+        dir: &Inode,
+        name: &Name,
+    ) -> Result<Removal> {
+        let stat = stat_name(&dir.fd, name);
+        let now = stat.map(|stat| stat.ino);
+        match log.map(|log| (log, log.replayed())) {
+            Some((_, Some(Intent::Victim { ino }))) if now != Ok(ino) => {
+                return Ok(Removal::Done { ino });
+            }
+            Some((log, _)) => {
+                if let Ok(ino) = now {
+                    log.record(Intent::Victim { ino });
+                }
+            }
+            None => {}
+        }
+        stat.map(Removal::Of)
+    }
+
     /// Removes a name; with `AtFlags::REMOVEDIR`, an empty directory.
     pub fn remove(
         &self,
@@ -148,70 +179,56 @@ impl Tree {
         flags: AtFlags,
     ) -> Result<()> {
         let parent = self.inode(parent)?;
-        if let Some(log) = log {
-            let now = stat_name(&parent.fd, name).map(|stat| stat.ino);
-            match (log.replayed(), now) {
-                (Some(Intent::Victim { ino }), now) if now != Ok(ino) => return Ok(()),
-                (_, Ok(ino)) => log.record(Intent::Victim { ino }),
-                (_, Err(_)) => {}
-            }
+        match self.begin_remove(log, &parent, name)? {
+            Removal::Done { .. } => Ok(()),
+            Removal::Of(_) => unlinkat(&parent.fd, name.as_c_str(), flags),
         }
-        unlinkat(&parent.fd, name.as_c_str(), flags)
     }
 
-    /// Renames; `flags` as in `renameat2(2)`.
-    pub fn rename(
+    /// Begins to rename `name` in `dir`; answers whether an earlier try has done it.
+    pub fn begin_rename(
         &self,
         by: By<'_>,
-        from: (NodeId, &Name),
-        to: (NodeId, &Name),
-        flags: u32,
-    ) -> Result<()> {
-        let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
+        dir: &Inode,
+        name: &Name,
+        flags: RenameFlags,
+    ) -> Result<bool> {
         if flags.contains(RenameFlags::WHITEOUT) {
             // What it leaves behind is made by the caller.
             self.creds.act_as(&by.caller)?;
         }
         let log = by.intent;
-        let (from_dir, to_dir) = (self.inode(from.0)?, self.inode(to.0)?);
         if let Some(log) = log {
-            let now = stat_name(&from_dir.fd, from.1).map(|stat| stat.ino);
+            let now = stat_name(&dir.fd, name).map(|stat| stat.ino);
             match (log.replayed(), now) {
-                (Some(Intent::Source { ino }), now) if now != Ok(ino) => return Ok(()),
+                (Some(Intent::Source { ino }), now) if now != Ok(ino) => return Ok(true),
                 (_, Ok(ino)) => log.record(Intent::Source { ino }),
                 (_, Err(_)) => {}
             }
         }
-        renameat_with(
-            &from_dir.fd,
-            from.1.as_c_str(),
-            &to_dir.fd,
-            to.1.as_c_str(),
-            flags,
-        )
+        Ok(false)
     }
 
-    /// Gives `node` another name.
+    /// Gives `node` another name, which `link(inode, dir)` makes.
     pub fn link(
         &self,
         log: Option<&dyn IntentLog>,
         node: NodeId,
         parent: NodeId,
         name: &Name,
+        link: impl FnOnce(&Inode, &Inode) -> Result<()>,
     ) -> Result<Entry> {
         let (inode, parent) = (self.inode(node)?, self.inode(parent)?);
         let making = Making::begin(log, || absent(&parent.fd, name));
+        making.finish(link(&inode, &parent))?;
+        self.enter(&parent.fd, name)
+    }
+
+    /// Gives `inode` the name `name` in `dir`.
+    pub fn link_inode(&self, inode: &Inode, dir: &Inode, name: &CStr) -> Result<()> {
         let old = FdName::of(inode.fd.as_fd());
         let flags = AtFlags::SYMLINK_FOLLOW;
-        let result = linkat(
-            self.proc.dir(),
-            old.as_c_str(),
-            &parent.fd,
-            name.as_c_str(),
-            flags,
-        );
-        making.finish(result)?;
-        self.enter(&parent.fd, name)
+        linkat(self.proc.dir(), old.as_c_str(), &dir.fd, name, flags)
     }
 
     /// Makes a regular file and opens it with [`file_flags`] of `flags`; one that exists is
@@ -271,19 +288,22 @@ impl Tree {
         Err(Errno::AGAIN)
     }
 
-    /// Makes and opens a regular file without a name in the file system of directory `parent`.
+    /// Makes and opens a regular file without a name in the file system of directory `parent`; with
+    /// `excl`, it can never be given one.
     pub fn tmpfile(
         &self,
         caller: &Caller,
         parent: NodeId,
         make: &Make,
-        flags: i32,
+        excl: bool,
         open_flags: OFlags,
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
         self.creds.act_as(caller)?;
-        // O_EXCL here means that it can never be given a name.
-        let excl = OFlags::from_bits_retain(flags as u32) & OFlags::EXCL;
+        let excl = match excl {
+            true => OFlags::EXCL,
+            false => OFlags::empty(),
+        };
         let make_flags = open_flags | OFlags::TMPFILE | OFlags::CLOEXEC | excl;
         let fd = make_file(&parent.fd, c".", make_flags, make)?;
         let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;

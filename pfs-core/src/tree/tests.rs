@@ -286,9 +286,13 @@ fn a_replay_knows_its_own_work() {
     );
 
     let log = Log::default();
-    tree.rename(by(&log), (root, a), (root, b), 0).unwrap();
-    tree.rename(by(&log.replay()), (root, a), (root, b), 0)
-        .unwrap();
+    let top = tree.inode(root).unwrap();
+    let begin = |log: &Log| tree.begin_rename(by(log), &top, a, rustix::fs::RenameFlags::empty());
+    assert_eq!(begin(&log), Ok(false));
+    let log = log.replay();
+    assert_eq!(begin(&log), Ok(false));
+    std::fs::rename(dir.path().join("a"), dir.path().join("b")).unwrap();
+    assert_eq!(begin(&log), Ok(true));
     assert!(dir.path().join("b").exists());
 
     let log = Log::default();

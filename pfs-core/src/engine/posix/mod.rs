@@ -41,7 +41,6 @@ impl Posix {
 
 impl FileData for Posix {
     type File = Fd;
-    type Victim = ();
 
     fn open(&self, _: &Tree, _: &Arc<Inode>, fd: OwnedFd, _: i32) -> Result<Fd> {
         Ok(Arc::new(fd))

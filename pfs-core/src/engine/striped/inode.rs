@@ -1,33 +1,140 @@
 //! A striped file in use by this process.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use rustix::fs::{
-    fallocate, fremovexattr, fsetxattr, ftruncate, FallocateFlags, OFlags, XattrFlags,
-};
+use rustix::fs::{fallocate, fsetxattr, FallocateFlags, OFlags, XattrFlags};
+use rustix::time::{clock_gettime, ClockId};
 
 use super::file_layout::{self, FileLayout};
-use super::record::{self, Record};
-use super::{has_no_name, Volume};
-use crate::fs::{Errno, Result};
+use super::lock::{try_lock, wait_lock, Byte, Kind};
+use super::orphans::purge_nameless;
+use super::record::Record;
+use super::Volume;
+use crate::fs::{Attr, Errno, Result, Timestamp};
 use crate::io::Fd;
-use crate::tree::attrs::size_fd;
-use crate::tree::proc::last_errno;
-
-/// The byte of an inode that guards lie on: beyond every file, so it never meets a guest's lock.
-const GUARD_BYTE: i64 = i64::MAX - 1;
-/// The byte that is locked against changes of the layout.
-const LAYOUT_BYTE: i64 = i64::MAX - 8;
-const _: () = assert!(LAYOUT_BYTE as u64 > super::LOCK_END && GUARD_BYTE > LAYOUT_BYTE);
+use crate::tree::attrs::{size_fd, stat_fd};
 
 /// Blocks that only carry the size are freed after so many extensions, and at the last close.
 const FREE_EVERY: u32 = 256;
+/// A time of change younger than this may come again, in seconds: clocks of file systems are
+/// coarse.
+const CTIME_SETTLES_S: i64 = 2;
+
+/// An open file. While it is, it holds the shared guard.
+pub struct File {
+    /// The inode on the metadata target, opened as asked.
+    pub(super) meta: Fd,
+    pub(super) inode: Arc<StripedInode>,
+    closing: Closing,
+}
+
+/// How far an open file is let go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// In use: it holds the guard.
+    No,
+    /// The guard is let go, and there is something to free or to remove.
+    WithWork,
+    /// Nothing is left to do.
+    Done,
+}
+
+impl File {
+    /// An open file over `meta`, whose guard it takes: `ESTALE` where the file is being deleted.
+    pub(super) fn new(meta: Fd, inode: Arc<StripedInode>) -> Result<File> {
+        match try_lock(&meta, Byte::Guard, Kind::Shared) {
+            Err(Errno::AGAIN) => return Err(Errno::STALE),
+            result => result?,
+        }
+        Ok(File {
+            meta,
+            inode,
+            closing: Closing::No,
+        })
+    }
+
+    /// Lets go of the guard. Answers whether a drop then does what may block.
+    pub(super) fn let_go(&mut self) -> bool {
+        if self.closing == Closing::No {
+            // The guard goes before the exclusive one is tried for, or two who close at once
+            // would each see the other. The descriptor itself may be in use a little longer.
+            let unlocked = try_lock(&self.meta, Byte::Guard, Kind::None);
+            let work = unlocked.is_ok() && (self.frees_blocks() || self.leaves_something());
+            self.closing = match work {
+                true => Closing::WithWork,
+                false => Closing::Done,
+            };
+        }
+        self.closing == Closing::WithWork
+    }
+
+    fn frees_blocks(&self) -> bool {
+        Arc::strong_count(&self.inode) == 1 && self.inode.extended.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the file has no name, and something of it is left.
+    fn leaves_something(&self) -> bool {
+        let Ok(stat) = stat_fd(&self.meta) else {
+            return false;
+        };
+        match stat.attr.nlink {
+            0 => !matches!(Record::load(&self.meta), Ok(None)),
+            _ => self.inode.is_nameless(&stat.attr),
+        }
+    }
+
+    /// Removes what is left of a file without a name, if this was its last user.
+    fn purge(&self) -> Result<()> {
+        let volume = &self.inode.volume;
+        if stat_fd(&self.meta)?.attr.nlink > 0 {
+            return volume
+                .orphans
+                .purge(&volume.targets, self.inode.ino)
+                .map(drop);
+        }
+        // The lock needs a descriptor that can write.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        purge_nameless(&volume.targets, &volume.proc.open_fd(&self.meta, flags)?)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let goes_on = &self.inode.volume.goes_on;
+        if goes_on.load(Ordering::Acquire) || !self.let_go() {
+            return;
+        }
+        if self.frees_blocks() {
+            self.inode.extended.store(0, Ordering::Relaxed);
+            if let Ok(mdt_size) = self.inode.mdt_size_bytes(&self.meta) {
+                free_size_blocks(&self.meta, mdt_size);
+            }
+        }
+        let purged = match self.leaves_something() {
+            true => self.purge(),
+            false => Ok(()),
+        };
+        if let Err(errno) = purged {
+            let ino = self.inode.ino;
+            log::warn!("inode {ino}, which has no name, cannot be removed yet: {errno}");
+        }
+    }
+}
 
 /// What all open files of one inode share.
 pub(super) struct StripedInode {
     pub volume: Arc<Volume>,
+    /// Its number; as requesters see it, which tells inodes of other mounts apart.
+    pub ino: u64,
+    /// It is on the metadata target itself, not on something mounted in the tree.
+    pub can_be_orphan: bool,
+    /// It was made without a name and may be given one.
+    linkable: AtomicBool,
+    orphan: AtomicBool,
+    /// Time of change up to which `orphan` holds.
+    orphan_as_of: AtomicU64,
     stripe: OnceLock<Stripe>,
     /// Where a file without a record is looked at for a layout of its own.
     pin: OnceLock<Pin>,
@@ -49,16 +156,19 @@ pub(super) struct Stripe {
     pub record: Record,
     /// By column; opened when first used.
     objects: Box<[OnceLock<Fd>]>,
-    /// A descriptor of the inode that holds the shared lock.
-    guard: OwnedFd,
     /// An object was made here, and its name has not been synced since.
     pub made_object: AtomicBool,
 }
 
 impl StripedInode {
-    pub fn new(volume: Arc<Volume>) -> StripedInode {
+    pub fn new(volume: Arc<Volume>, ino: u64, can_be_orphan: bool) -> StripedInode {
         StripedInode {
             volume,
+            ino,
+            can_be_orphan,
+            linkable: AtomicBool::new(false),
+            orphan: AtomicBool::new(false),
+            orphan_as_of: AtomicU64::new(0),
             stripe: OnceLock::new(),
             pin: OnceLock::new(),
             changing: Mutex::new(()),
@@ -92,7 +202,7 @@ impl StripedInode {
             return Ok(pin);
         }
         let fd = open_again(&self.volume, meta)?;
-        lock(&fd, LAYOUT_BYTE, libc::F_RDLCK, true)?;
+        wait_lock(&fd, Byte::Layout, Kind::Shared)?;
         let layout = self.volume.own_layout(&fd)?.unwrap_or(self.volume.default);
         Ok(self.pin.get_or_init(|| Pin {
             fd,
@@ -109,13 +219,13 @@ impl StripedInode {
     ) -> Result<()> {
         let _changing = crate::sync::lock(&self.changing);
         let pin = self.pin_locked(meta)?;
-        match lock(&pin.fd, LAYOUT_BYTE, libc::F_WRLCK, false) {
-            Err(Errno::AGAIN | Errno::ACCESS) => return Err(Errno::BUSY),
+        match try_lock(&pin.fd, Byte::Layout, Kind::Exclusive) {
+            Err(Errno::AGAIN) => return Err(Errno::BUSY),
             locked => locked?,
         }
         let done = self.set_layout_alone(pin, change);
         // Others may have it open again; a failure would only keep them waiting.
-        let shared = lock(&pin.fd, LAYOUT_BYTE, libc::F_RDLCK, false);
+        let shared = try_lock(&pin.fd, Byte::Layout, Kind::Shared);
         done.and(shared)
     }
 
@@ -147,33 +257,25 @@ impl StripedInode {
         if let Some(stripe) = self.stripe.get() {
             return Ok(Some(stripe));
         }
-        // The guard first: under it, objects that the record names stay.
-        let guard = take_guard(&self.volume, meta)?;
-        Ok(Record::load(&guard)?.map(|record| self.put(record, guard)))
+        Ok(Record::load(meta)?.map(|record| self.put(record)))
     }
 
     /// The objects; the layout is fixed now where the file had no striped byte.
     pub fn stripe_for_write(&self, meta: impl AsFd) -> Result<&Stripe> {
-        if let Some(stripe) = self.stripe.get() {
+        if let Some(stripe) = self.stripe(&meta)? {
             return Ok(stripe);
         }
-        let guard = take_guard(&self.volume, meta)?;
         let volume = &self.volume;
-        let record = match Record::load(&guard)? {
-            Some(record) => record,
-            None => {
-                let layout = match volume.usage.has_layouts() {
-                    true => {
-                        // From here on no other process changes it.
-                        self.pin(&guard)?;
-                        volume.own_layout(&guard)?.unwrap_or(volume.default)
-                    }
-                    false => volume.default,
-                };
-                Record::new(&layout, volume.targets.count()).fix(&guard)?
+        let layout = match volume.usage.has_layouts() {
+            true => {
+                // From here on no other process changes it.
+                self.pin(&meta)?;
+                volume.own_layout(&meta)?.unwrap_or(volume.default)
             }
+            false => volume.default,
         };
-        Ok(self.put(record, guard))
+        let record = Record::new(&layout, volume.targets.count()).fix(meta)?;
+        Ok(self.put(record))
     }
 
     /// The objects, if this process has used them.
@@ -181,13 +283,12 @@ impl StripedInode {
         self.stripe.get()
     }
 
-    fn put(&self, record: Record, guard: OwnedFd) -> &Stripe {
+    fn put(&self, record: Record) -> &Stripe {
         self.stripe.get_or_init(|| Stripe {
             objects: (0..record.layout.stripe_count())
                 .map(|_| OnceLock::new())
                 .collect(),
             record,
-            guard,
             made_object: AtomicBool::new(false),
         })
     }
@@ -202,15 +303,15 @@ impl StripedInode {
         Ok(opened.map(|fd| slot.get_or_init(|| fd).clone()))
     }
 
-    /// An object to write.
-    pub fn object_for_write(&self, stripe: &Stripe, object: u64) -> Result<Fd> {
+    /// An object to write. `meta` is a descriptor of the inode.
+    pub fn object_for_write(&self, meta: impl AsFd, stripe: &Stripe, object: u64) -> Result<Fd> {
         if let Some(fd) = self.object(stripe, object)? {
             return Ok(fd);
         }
         let (column, slot) = stripe.slot(object);
         let made = self.volume.targets.open(&stripe.record, column, true)?;
         stripe.made_object.store(true, Ordering::Release);
-        stripe.record.set_made(&stripe.guard, column)?;
+        stripe.record.set_made(meta, column)?;
         Ok(slot
             .get_or_init(|| made.unwrap_or_else(|| unreachable!("it was to be made")))
             .clone())
@@ -227,12 +328,33 @@ impl StripedInode {
         Ok(())
     }
 
-    /// Whether letting go of an open file removes nothing: it is not the last, or has a name.
-    pub fn closes_at_once(&self) -> bool {
-        self.extended.load(Ordering::Relaxed) == 0
-            && self
-                .loaded()
-                .is_none_or(|stripe| !has_no_name(&stripe.guard))
+    /// Whether the file has no name that a requester could know. `attr` are its attributes now.
+    pub fn is_nameless(&self, attr: &Attr) -> bool {
+        attr.nlink == 0 || attr.nlink == 1 && self.can_be_orphan && self.is_orphan(attr.ctime)
+    }
+
+    /// Whether it is among the orphans. Its coming and going changes its time of change.
+    fn is_orphan(&self, ctime: Timestamp) -> bool {
+        let stamp = (ctime.sec as u64) << 30 | u64::from(ctime.nsec);
+        if self.orphan_as_of.load(Ordering::Acquire) == stamp {
+            return self.orphan.load(Ordering::Relaxed);
+        }
+        let orphan = self.volume.orphans.holds(self.ino).unwrap_or(false);
+        if ctime.sec + CTIME_SETTLES_S < clock_gettime(ClockId::RealtimeCoarse).tv_sec {
+            self.orphan.store(orphan, Ordering::Relaxed);
+            self.orphan_as_of.store(stamp, Ordering::Release);
+        }
+        orphan
+    }
+
+    /// It was made without a name, and may be given one.
+    pub fn set_linkable(&self, linkable: bool) {
+        self.linkable.store(linkable, Ordering::Relaxed);
+    }
+
+    /// Whether it may be given a name once it has none.
+    pub fn is_linkable(&self) -> bool {
+        self.linkable.load(Ordering::Relaxed)
     }
 }
 
@@ -248,24 +370,6 @@ impl Stripe {
     }
 }
 
-impl Drop for StripedInode {
-    fn drop(&mut self) {
-        let Some(stripe) = self.stripe.take() else {
-            return;
-        };
-        if *self.extended.get_mut() > 0 && !has_no_name(&stripe.guard) {
-            free_size_blocks(&stripe.guard, stripe.record.mdt_size_bytes);
-        }
-        // Let go of the shared lock before trying for the exclusive one, or two who let go at
-        // once would each see the other.
-        if has_no_name(&stripe.guard)
-            && lock(&stripe.guard, GUARD_BYTE, libc::F_UNLCK, false).is_ok()
-        {
-            purge_if_last(&self.volume, &stripe.guard);
-        }
-    }
-}
-
 /// Frees the inode's blocks beyond `mdt_size_bytes`: the data there is in the objects. A failure
 /// leaves them, which harms nothing.
 fn free_size_blocks(meta: impl AsFd, mdt_size_bytes: u64) {
@@ -276,13 +380,6 @@ fn free_size_blocks(meta: impl AsFd, mdt_size_bytes: u64) {
     }
 }
 
-/// A descriptor of the inode behind `meta` with the shared lock on it.
-fn take_guard(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
-    let guard = open_again(volume, meta)?;
-    lock(&guard, GUARD_BYTE, libc::F_RDLCK, true)?;
-    Ok(guard)
-}
-
 /// An open file description of its own for the inode behind `meta`: locks belong to that. Where
 /// the inode cannot be opened for writing, it can be read, but not deleted by this process.
 fn open_again(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
@@ -291,56 +388,5 @@ fn open_again(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
             volume.proc.open_fd(&meta, OFlags::RDONLY | OFlags::CLOEXEC)
         }
         result => result,
-    }
-}
-
-/// Deletes the objects of an inode without a name, if no process uses them. `meta` is open for
-/// writing, and holds no lock.
-pub(super) fn purge_if_last(volume: &Volume, meta: &OwnedFd) {
-    if !has_no_name(meta) || lock(meta, GUARD_BYTE, libc::F_WRLCK, false).is_err() {
-        return;
-    }
-    if let Err(errno) = purge(volume, meta) {
-        log::warn!("objects of a removed file are left behind: {errno}");
-    }
-    let _ = lock(meta, GUARD_BYTE, libc::F_UNLCK, false);
-}
-
-fn purge(volume: &Volume, meta: &OwnedFd) -> Result<()> {
-    let Some(record) = Record::load(meta)? else {
-        return Ok(());
-    };
-    // Whoever still reaches the inode finds an empty file, never one without its objects.
-    ftruncate(meta, 0)?;
-    fremovexattr(meta, record::xattr_name().as_c_str())?;
-    for column in 0..record.layout.stripe_count() {
-        volume.targets.delete(&record, column)?;
-    }
-    Ok(())
-}
-
-/// Sets or drops the guard's lock, which belongs to the open file description of `fd`.
-fn lock(fd: &OwnedFd, byte: i64, kind: libc::c_int, wait: bool) -> Result<()> {
-    let command = if wait {
-        libc::F_OFD_SETLKW
-    } else {
-        libc::F_OFD_SETLK
-    };
-    let range = libc::flock64 {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: byte,
-        l_len: 1,
-        l_pid: 0,
-    };
-    loop {
-        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-        if unsafe { libc::fcntl(fd.as_raw_fd(), command, &range) } == 0 {
-            return Ok(());
-        }
-        match last_errno() {
-            Errno::INTR => {}
-            errno => return Err(errno),
-        }
     }
 }

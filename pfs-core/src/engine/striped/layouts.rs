@@ -150,7 +150,7 @@ impl Striped {
             return Err(Errno::BUSY);
         }
         self.announce(&wanted);
-        self.inode(inode.node)
+        self.inode(tree, inode)
             .set_layout(&meta, |now| now.changed(part, value, targets))
     }
 
@@ -188,7 +188,7 @@ impl Striped {
             libc::S_IFDIR => self.put_dir(tree, &inode, &layout),
             libc::S_IFREG => {
                 let meta = tree.reopen(&inode, OFlags::RDONLY)?;
-                match self.inode(node).set_layout(&meta, |_| Ok(layout)) {
+                match self.inode(tree, &inode).set_layout(&meta, |_| Ok(layout)) {
                     // Another daemon has found it and opened it: it stays as that one saw it.
                     Err(Errno::BUSY) => Ok(()),
                     done => done,

@@ -11,42 +11,60 @@
 //! - [`transfer`]: reads and writes. [`ops`]: what may block: truncate, seek, copy, allocate.
 //! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
 //!
+//! - [`orphans`]: files in use without a name. [`names`]: removing names. [`reaper`]: what dead
+//!   daemons left. [`lock`]: what daemons lock.
+//!
 //! # What several daemons on one volume rely on
 //!
 //! *Size before data.* A write beyond the end first extends the size by `fallocate(2)`, which the
 //! kernel makes a maximum: no extension ever shrinks another's. So bytes beyond a file's size are
 //! never data, and a gap reads as zeros.
 //!
-//! *A guard while in use.* A process that uses a file's objects holds a shared lock on the inode;
-//! who removes the last name, or lets go last, deletes the objects only under the exclusive one.
+//! *A guard while in use.* Every open file holds a shared lock on its inode; who removes the last
+//! name, or lets go last, deletes the objects only under the exclusive one.
+//!
+//! *Always a name.* A file with objects, or one open in the process that removes it, moves to the
+//! orphans when its last name goes, so that it is found after a crash.
 
 pub mod check;
 mod file_layout;
 mod inode;
 mod layouts;
 mod limits;
+mod lock;
+mod names;
 mod objects;
 mod ops;
+mod orphans;
+mod reaper;
 mod record;
+mod table;
 mod transfer;
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::fs::{openat, Mode, OFlags};
+use rustix::fs::{OFlags, RenameFlags};
 
 use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
-use crate::io::{Fd, Io};
+use crate::io::Io;
 use crate::layout::Layout;
 use crate::tree::proc::ProcFd;
-use crate::tree::{Append, FileData, Inode, Tree, XattrChange};
-use crate::volume::Usage;
+use crate::tree::{Append, FileData, Inode, Stat, Tree, XattrChange};
+use crate::volume::{OpenVolume, Usage, VolumeKind};
 use file_layout::{FileLayout, Part};
+pub use inode::File;
 use inode::StripedInode;
 pub use limits::set_limits;
 use objects::Targets;
+pub use orphans::OrphanReport;
+use orphans::Orphans;
+use reaper::Reaper;
 use record::Record;
+use table::Table;
 
 /// The last byte of an inode that a guest's lock may be on. The 16 beyond, which no file reaches,
 /// are for locks of daemons among themselves.
@@ -56,39 +74,39 @@ const LOCK_END: u64 = i64::MAX as u64 - 16;
 pub struct Striped {
     shared: Arc<Volume>,
     /// Inodes that have open files here.
-    inodes: Mutex<HashMap<NodeId, Weak<StripedInode>>>,
+    inodes: Table,
+    reaper: Reaper,
 }
 
 /// What all files of the volume share.
 struct Volume {
     proc: ProcFd,
+    orphans: Orphans,
     usage: Usage,
     targets: Targets,
+    /// Another process takes over the open files.
+    goes_on: AtomicBool,
     /// The layout of files where nothing else was said.
     default: FileLayout,
 }
 
-/// An open file.
-pub struct File {
-    /// The inode on the metadata target, opened as asked.
-    meta: Fd,
-    inode: Arc<StripedInode>,
-}
-
 impl Striped {
-    /// File data on `targets` (their `objects` directories, by index).
+    /// File data on `targets` (their `objects` directories, by index), with `orphans` the
+    /// directory of files without a name.
     pub fn new(
         proc: ProcFd,
+        orphans: OwnedFd,
         usage: Usage,
         targets: Vec<OwnedFd>,
         layout: Layout,
         mdt_size_bytes: u64,
     ) -> Striped {
-        let targets = Targets::new(targets);
         let shared = Arc::new(Volume {
             proc,
+            orphans: Orphans::new(orphans),
             usage,
-            targets,
+            targets: Targets::new(targets),
+            goes_on: AtomicBool::new(false),
             default: FileLayout {
                 layout,
                 mdt_size_bytes,
@@ -96,33 +114,34 @@ impl Striped {
         });
         Striped {
             shared,
-            inodes: Mutex::default(),
+            inodes: Table::default(),
+            reaper: Reaper::default(),
         }
-    }
-
-    fn inodes(&self) -> MutexGuard<'_, HashMap<NodeId, Weak<StripedInode>>> {
-        crate::sync::lock(&self.inodes)
     }
 
     /// The inode's state, shared by all its open files.
-    fn inode(&self, node: NodeId) -> Arc<StripedInode> {
-        let mut inodes = self.inodes();
-        if let Some(inode) = inodes.get(&node).and_then(Weak::upgrade) {
-            return inode;
-        }
-        // Entries of closed files go when the table would grow.
-        if inodes.len() == inodes.capacity() {
-            inodes.retain(|_, inode| inode.strong_count() > 0);
-        }
-        let inode = Arc::new(StripedInode::new(self.shared.clone()));
-        inodes.insert(node, Arc::downgrade(&inode));
-        inode
+    fn inode(&self, tree: &Tree, inode: &Inode) -> Arc<StripedInode> {
+        // Numbers of other file systems mounted in the tree are told apart.
+        let ino = tree.shown_ino(inode.ino, inode.dev);
+        self.inodes.get_or(ino, || {
+            StripedInode::new(self.shared.clone(), ino, tree.is_on_root(inode.dev))
+        })
     }
+}
+
+/// Removes the files of a striped volume that have no name and that nobody uses, and that lost
+/// their name longer ago than `min_age`. Blocks; the volume may be in use.
+pub fn purge_orphans(volume: &OpenVolume, min_age: Duration) -> Result<OrphanReport> {
+    let VolumeKind::Striped { meta, targets, .. } = &volume.kind else {
+        return Ok(OrphanReport::default());
+    };
+    let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
+    let targets = Targets::new(targets.iter().map(copy).collect::<Result<_>>()?);
+    Orphans::new(copy(&meta.orphans)?).purge_unused(&targets, min_age)
 }
 
 impl FileData for Striped {
     type File = File;
-    type Victim = OwnedFd;
 
     fn open_flags(&self, flags: i32) -> OFlags {
         // Appending is ours: the inode's own end is not where the data goes. What is written is
@@ -134,14 +153,10 @@ impl FileData for Striped {
         }
     }
 
-    fn open(&self, _: &Tree, inode: &Arc<Inode>, fd: OwnedFd, _: i32) -> Result<File> {
-        let file = File {
-            meta: Arc::new(fd),
-            inode: self.inode(inode.node),
-        };
-        // With data in objects, the guard must be held before anyone removes the last name.
-        if crate::tree::attrs::size_fd(&file.meta)? > self.shared.mdt_size_min_bytes() {
-            file.inode.stripe(&file.meta)?;
+    fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<File> {
+        let file = File::new(Arc::new(fd), self.inode(tree, inode))?;
+        if flags & libc::O_TMPFILE == libc::O_TMPFILE {
+            file.inode.set_linkable(flags & libc::O_EXCL == 0);
         }
         Ok(file)
     }
@@ -189,14 +204,14 @@ impl FileData for Striped {
     }
 
     fn close(&self, io: &mut Io, file: Arc<File>, reply: Reply<()>) {
-        if file.inode.closes_at_once() {
-            drop(file);
-            return reply.ok(());
+        // Where a request still uses it, that lets go last.
+        match Arc::into_inner(file).map(|mut file| (file.let_go(), file)) {
+            Some((true, file)) => io.blocking(move || {
+                drop(file);
+                reply.ok(());
+            }),
+            _ => reply.ok(()),
         }
-        io.blocking(move || {
-            drop(file);
-            reply.ok(());
-        });
     }
 
     fn truncates_at_once(&self, _: &Tree, inode: &Inode) -> bool {
@@ -227,6 +242,12 @@ impl FileData for Striped {
         }
         attr.blksize =
             u32::try_from(self.shared.default.layout.stripe_unit_bytes()).unwrap_or(1 << 20);
+        if attr.nlink == 1 {
+            let open = self.inodes.get(attr.ino);
+            if open.is_some_and(|inode| inode.is_nameless(attr)) {
+                attr.nlink = 0;
+            }
+        }
         if attr.size <= self.shared.mdt_size_min_bytes() {
             return;
         }
@@ -257,21 +278,50 @@ impl FileData for Striped {
         self.inherit_layout(tree, parent, node)
     }
 
-    fn victim(&self, tree: &Tree, parent: NodeId, name: &Name) -> Option<OwnedFd> {
-        let parent = tree.inode(parent).ok()?;
-        let stat = crate::tree::attrs::stat_name(&parent.fd, name).ok()?;
-        if stat.file_type() != libc::S_IFREG {
-            return None;
-        }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = openat(&parent.fd, name.as_c_str(), flags, Mode::empty()).ok()?;
-        let inode = tree.unlisted(path).ok()?;
-        tree.get_xattr(&inode, record::xattr_name()).ok()?;
-        tree.reopen(&inode, OFlags::RDWR).ok()
+    fn keeps(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> bool {
+        self.is_victim(tree, dir, name, stat)
     }
 
-    fn purge(&self, victim: OwnedFd) {
-        inode::purge_if_last(&self.shared, &victim);
+    fn remove(&self, tree: &Tree, dir: &Inode, name: &Name) -> Result<()> {
+        self.remove_name(tree, dir, name)
+    }
+
+    fn complete_removal(&self, ino: u64) {
+        Striped::complete_removal(self, ino);
+    }
+
+    fn rename_over(
+        &self,
+        tree: &Tree,
+        from: (&Inode, &Name),
+        to: (&Inode, &Name),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        Striped::rename_over(self, tree, from, to, flags)
+    }
+
+    fn link(&self, tree: &Tree, inode: &Inode, dir: &Inode, name: &CStr) -> Result<()> {
+        self.link_name(tree, inode, dir, name)
+    }
+
+    fn keeps_nameless(&self) -> bool {
+        true
+    }
+
+    fn keep_nameless(&self, tree: &Tree, inode: &Inode) -> Result<()> {
+        if !tree.is_on_root(inode.dev) {
+            return Ok(());
+        }
+        let volume = &self.shared;
+        volume.orphans.link(&volume.proc, &inode.fd, inode.ino)
+    }
+
+    fn prepare_restore(&self) {
+        self.shared.goes_on.store(true, Ordering::Release);
+    }
+
+    fn start(&self) {
+        self.reaper.start(&self.shared);
     }
 
     fn statfs(&self, tree: &Tree, inode: &Inode) -> Result<StatFs> {
@@ -286,11 +336,6 @@ impl FileData for Striped {
 
 /// The error for a record that says what cannot be: the file is damaged.
 const DAMAGED: Errno = Errno::UCLEAN;
-
-/// Whether `fd` refers to an inode without a name.
-fn has_no_name(fd: impl AsFd) -> bool {
-    crate::tree::attrs::stat_fd(fd).is_ok_and(|stat| stat.attr.nlink == 0)
-}
 
 #[cfg(test)]
 mod tests;

@@ -95,7 +95,7 @@ fn allocate_objects(
         let run = layout.object_range(object, range.start, len);
         let fd = match punch {
             true => file.inode.object(stripe, object)?,
-            false => Some(file.inode.object_for_write(stripe, object)?),
+            false => Some(file.inode.object_for_write(&file.meta, stripe, object)?),
         };
         if let Some(fd) = fd.filter(|_| !run.is_empty()) {
             // An object's own length says nothing: what it lacks within the size reads as zeros.
@@ -256,7 +256,9 @@ fn write(file: &File, buffer: &[u8], offset: u64) -> Result<()> {
     for piece in pieces(file, stripe, offset, buffer.len() as u64)? {
         let mut part = &buffer[piece.start as usize..][..piece.len as usize];
         let fd = match (piece.object, stripe) {
-            (Some(object), Some(stripe)) => file.inode.object_for_write(stripe, object)?,
+            (Some(object), Some(stripe)) => {
+                file.inode.object_for_write(&file.meta, stripe, object)?
+            }
             _ => file.meta.clone(),
         };
         let mut at = piece.offset;

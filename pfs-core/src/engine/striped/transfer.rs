@@ -136,7 +136,7 @@ pub(super) fn write(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, rep
         io.write(&file.meta, buf.parts(0, in_inode), offset, then);
     }
     range.write(io, join, |object| {
-        file.inode.object_for_write(stripe, object)
+        file.inode.object_for_write(&file.meta, stripe, object)
     });
     io.seal(join);
 }

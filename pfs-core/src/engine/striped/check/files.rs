@@ -31,11 +31,8 @@ impl Checker<'_> {
             value => value.map_err(Error::io("look at the record of", met.path))?,
         };
         let Some(value) = value else { return Ok(()) };
-        let targets = self.targets().len() as u32;
-        let fits = |record: &Record| {
-            record.layout.stripe_count() <= targets && record.first_target < targets
-        };
-        let Some(record) = Record::parse(&value).ok().filter(fits) else {
+        let record = Record::parse(&value).ok();
+        let Some(record) = record.filter(|record| self.fits(record)) else {
             if look == Look::All {
                 self.unreadable += 1;
                 self.leave(Kind::DamagedRecord, met.path, NO_RECORD);
@@ -59,8 +56,14 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// Whether the volume has the targets that a record names.
+    pub(super) fn fits(&self, record: &Record) -> bool {
+        let targets = self.targets().len() as u32;
+        record.layout.stripe_count() <= targets && record.first_target < targets
+    }
+
     /// Takes the objects that a record names off the list.
-    fn claim(&mut self, record: &Record) {
+    pub(super) fn claim(&mut self, record: &Record) {
         let Some(on) = self.objects.get_mut(&record.object_id) else {
             return;
         };

@@ -8,11 +8,12 @@
 //! - [`report`]: what is found and what became of it.
 //! - [`walk`]: the namespace, name by name, at any depth with one descriptor.
 //! - [`objects`]: the list of objects. [`files`]: one file against its objects. [`counters`]: the
-//!   page that daemons share.
+//!   page that daemons share. [`orphans`]: files without a name.
 
 mod counters;
 mod files;
 mod objects;
+mod orphans;
 mod report;
 mod walk;
 
@@ -196,12 +197,14 @@ impl<'a> Checker<'a> {
     /// Walks all names, and again for objects without a file that others may be moving about.
     fn walk_all(&mut self) -> Result<(), Error> {
         self.walk(walk::Look::All)?;
+        self.check_orphans(walk::Look::All)?;
         for again in 1..WALKS_MAX {
             if self.volume.alone || self.drop_gone_objects()? {
                 break;
             }
             std::thread::sleep(PAUSE * (1 << again));
             self.walk(walk::Look::ForObjects)?;
+            self.check_orphans(walk::Look::ForObjects)?;
         }
         Ok(())
     }

@@ -159,6 +159,38 @@ fn objects_without_a_file() {
 }
 
 #[test]
+fn files_that_are_half_removed() {
+    use std::os::unix::fs::MetadataExt;
+    let rig = used();
+    let before = rig.objects().concat().len();
+    let orphan = |file: &str| {
+        let ino = names(&rig).join(file).metadata().unwrap().ino();
+        rig.path().join(format!("meta/orphans/{ino:x}"))
+    };
+    // Removed, and not purged; about to be replaced; something that is no file.
+    fs::rename(names(&rig).join("other"), orphan("other")).unwrap();
+    fs::hard_link(names(&rig).join("big"), orphan("big")).unwrap();
+    found_and_repaired(&rig, &[Kind::HalfRemoved; 2]);
+    assert_eq!(rig.orphans().len(), 0);
+    assert_eq!(rig.objects().concat().len(), before - 3);
+    fs::create_dir(rig.path().join("meta/orphans/x")).unwrap();
+    found_and_left(&rig, &[Kind::Foreign]);
+}
+
+#[test]
+fn orphans_in_use_are_no_problem() {
+    let rig = used();
+    let mut mount = rig.mount();
+    let file = open(&mut mount, c"other");
+    mount.unlink(c"other");
+    assert_eq!(rig.orphans().len(), 1);
+    let report = look(&rig, true);
+    assert!(!report.alone);
+    assert_eq!(report.problems, []);
+    assert_eq!(mount.read(file, 0, 10), [7; 10]);
+}
+
+#[test]
 fn a_file_that_lacks_an_object() {
     let rig = used();
     let objects = objects_of(&rig, "big");

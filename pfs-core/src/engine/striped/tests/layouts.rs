@@ -1,6 +1,7 @@
 //! Layouts from a guest: what is made with which, who may set one, and two daemons about it.
 
 use std::ffi::CStr;
+use std::sync::Mutex;
 
 use super::*;
 use crate::fs::{Entry, Intent, IntentLog, XattrName};

@@ -1,0 +1,249 @@
+//! Removing names of files that have objects, or are open: they become orphans first.
+//!
+//! Names of other files are just removed. Should another daemon have put a file with objects in
+//! such a name's place since it was looked at, one system call ago, those objects are left to
+//! `pfsctl volume check`.
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
+
+use super::lock::{try_lock, wait_lock, Byte, Kind};
+use super::orphans::purge_nameless;
+use super::{record, Striped, Volume};
+use crate::crash;
+use crate::fs::{Errno, Name, Result};
+use crate::tree::attrs::{stat_fd, stat_name};
+use crate::tree::{Inode, Stat, Tree};
+
+/// Others may change a name between two looks at it this often.
+const TRIES_MAX: usize = 64;
+
+/// What a name that is to go means.
+enum Found {
+    /// A file that must not be left without a name; with it, its number.
+    Victim(Arc<Inode>, u64),
+    /// Anything else.
+    Plain,
+}
+
+impl Striped {
+    /// Whether the file that `stat` describes, `name` in `dir`, must become an orphan, or may have to:
+    /// another daemon may just have changed what the name means.
+    pub(super) fn is_victim(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> bool {
+        !matches!(self.find(tree, dir, name, stat), Ok(Found::Plain))
+    }
+
+    fn find(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> Result<Found> {
+        if stat.file_type() != libc::S_IFREG || !tree.is_on_root(stat.dev) {
+            return Ok(Found::Plain);
+        }
+        let inode = match tree.held(stat) {
+            Some(inode) => inode,
+            None => tree.unlisted_at(&dir.fd, name)?,
+        };
+        if (inode.ino, inode.dev) != (stat.ino, stat.dev) {
+            return Err(Errno::AGAIN);
+        }
+        if self.inodes.is_open(stat.ino) || has_record(tree, &inode)? {
+            return Ok(Found::Victim(inode, stat.ino));
+        }
+        Ok(Found::Plain)
+    }
+
+    /// Removes `name` in `dir`, whatever it means by now.
+    pub(super) fn remove_name(&self, tree: &Tree, dir: &Inode, name: &Name) -> Result<()> {
+        for _ in 0..TRIES_MAX {
+            let stat = stat_name(&dir.fd, name)?;
+            let (inode, ino) = match self.find(tree, dir, name, &stat) {
+                Ok(Found::Victim(inode, ino)) => (inode, ino),
+                Ok(Found::Plain) => return unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty()),
+                Err(Errno::AGAIN) => continue,
+                Err(errno) => return Err(errno),
+            };
+            match self.remove_victim(tree, dir, name, &inode, ino) {
+                Err(Errno::AGAIN) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::BUSY)
+    }
+
+    /// Removes one name of `inode`; `EAGAIN` where it is no longer one.
+    fn remove_victim(
+        &self,
+        tree: &Tree,
+        dir: &Inode,
+        name: &Name,
+        inode: &Inode,
+        ino: u64,
+    ) -> Result<()> {
+        let volume = &*self.shared;
+        if stat_fd(&inode.fd)?.attr.nlink > 1 {
+            let locked = lock_names(tree, inode)?;
+            if stat_name(&dir.fd, name)?.ino != ino {
+                return Err(Errno::AGAIN);
+            }
+            if stat_fd(&locked)?.attr.nlink > 1 {
+                unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty())?;
+                drop(locked);
+                // The other may have been an orphan's.
+                return settle(volume, ino);
+            }
+        }
+        match volume.orphans.take(&dir.fd, name.as_c_str(), ino) {
+            Ok(found) => {
+                crash::point("orphan_left");
+                settle(volume, found)
+            }
+            Err(Errno::EXIST) => Err(Errno::AGAIN),
+            Err(Errno::NOENT) => Err(Errno::NOENT),
+            Err(errno) => {
+                log::debug!("inode {ino} cannot be kept among the orphans: {errno}");
+                let file = tree.reopen(inode, OFlags::RDWR)?;
+                unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty())?;
+                purge_nameless(&volume.targets, &file)
+            }
+        }
+    }
+
+    /// Renames `from` over `to`, where a file that must become an orphan may be.
+    pub(super) fn rename_over(
+        &self,
+        tree: &Tree,
+        from: (&Inode, &Name),
+        to: (&Inode, &Name),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let rename_with = |flags| {
+            let (old, new) = (from.1.as_c_str(), to.1.as_c_str());
+            renameat_with(&from.0.fd, old, &to.0.fd, new, flags)
+        };
+        let rename = || rename_with(flags);
+        for _ in 0..TRIES_MAX {
+            let found = match stat_name(&to.0.fd, to.1) {
+                Ok(stat) => self.find(tree, to.0, to.1, &stat),
+                // Another may put a file there before the rename does.
+                Err(Errno::NOENT) => match rename_with(flags | RenameFlags::NOREPLACE) {
+                    Err(Errno::EXIST) => Err(Errno::AGAIN),
+                    result => return result,
+                },
+                Err(errno) => Err(errno),
+            };
+            let (inode, ino) = match found {
+                Ok(Found::Victim(inode, ino)) => (inode, ino),
+                Ok(Found::Plain) => return rename(),
+                Err(Errno::AGAIN | Errno::NOENT) => continue,
+                Err(errno) => return Err(errno),
+            };
+            // Another name of the same file: nothing is replaced.
+            if stat_name(&from.0.fd, from.1)?.ino == ino {
+                return rename();
+            }
+            match self.replace_victim(tree, to, &inode, ino, rename) {
+                Err(Errno::AGAIN) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::BUSY)
+    }
+
+    /// Has `rename` replace one name of `inode`; `EAGAIN` where it is no longer one.
+    fn replace_victim(
+        &self,
+        tree: &Tree,
+        to: (&Inode, &Name),
+        inode: &Inode,
+        ino: u64,
+        rename: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        let volume = &*self.shared;
+        let locked = lock_names(tree, inode)?;
+        if stat_name(&to.0.fd, to.1)?.ino != ino {
+            return Err(Errno::AGAIN);
+        }
+        if let Err(errno) = volume.orphans.link(&volume.proc, &locked, ino) {
+            log::debug!("inode {ino} cannot be kept among the orphans: {errno}");
+            rename()?;
+            try_lock(&locked, Byte::Names, Kind::None)?;
+            return purge_nameless(&volume.targets, &locked);
+        }
+        crash::point("orphan_linked");
+        let renamed = rename();
+        crash::point("orphan_replaced");
+        if stat_fd(&locked)?.attr.nlink > 1 {
+            volume.orphans.drop_spare(ino)?;
+        }
+        drop(locked);
+        renamed.and_then(|()| settle(volume, ino))
+    }
+
+    /// Gives `inode` the name `name` in `dir`. A file without one, other than one made so to be
+    /// linked, cannot come back: `ENOENT`.
+    pub(super) fn link_name(
+        &self,
+        tree: &Tree,
+        inode: &Inode,
+        dir: &Inode,
+        name: &CStr,
+    ) -> Result<()> {
+        if inode.file_type != libc::S_IFREG || !tree.is_on_root(inode.dev) {
+            return tree.link_inode(inode, dir, name);
+        }
+        let orphans = &self.shared.orphans;
+        // While the guard is held, an orphan is not purged under way.
+        let guarded = guarded(tree, inode)?;
+        let links = stat_fd(&guarded)?.attr.nlink;
+        if links > 1 || links == 1 && !orphans.holds(inode.ino)? {
+            return tree.link_inode(inode, dir, name);
+        }
+        let open = self.inodes.get(inode.ino).filter(|open| open.is_linkable());
+        let open = open.ok_or(Errno::NOENT)?;
+        let linked = match orphans.give(inode.ino, &dir.fd, name) {
+            Err(Errno::NOENT) => tree.link_inode(inode, dir, name),
+            result => result,
+        };
+        linked.map(|()| open.set_linkable(false))
+    }
+
+    /// Completes the removal of a name of `ino` that an earlier try began.
+    pub(super) fn complete_removal(&self, ino: u64) {
+        let _ = settle(&self.shared, ino);
+    }
+}
+
+/// Whether the file has, or once had, data in objects.
+fn has_record(tree: &Tree, inode: &Inode) -> Result<bool> {
+    match tree.get_xattr(inode, record::xattr_name()) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A descriptor of `inode` with the shared guard: `ENOENT` where it is being deleted.
+fn guarded(tree: &Tree, inode: &Inode) -> Result<OwnedFd> {
+    let fd = tree.reopen(inode, OFlags::RDONLY)?;
+    match try_lock(&fd, Byte::Guard, Kind::Shared) {
+        Err(Errno::AGAIN) => Err(Errno::NOENT),
+        result => result.map(|()| fd),
+    }
+}
+
+/// A descriptor of `inode` with the lock that removers of its names take. Blocks.
+fn lock_names(tree: &Tree, inode: &Inode) -> Result<OwnedFd> {
+    let fd = tree.reopen(inode, OFlags::RDWR)?;
+    wait_lock(&fd, Byte::Names, Kind::Exclusive)?;
+    Ok(fd)
+}
+
+/// Removes what is left of `ino` if it is an orphan that nobody uses. The name is gone either
+/// way: what fails now is done later.
+fn settle(volume: &Volume, ino: u64) -> Result<()> {
+    if let Err(errno) = volume.orphans.purge(&volume.targets, ino) {
+        log::warn!("inode {ino}, which has no name, cannot be removed yet: {errno}");
+    }
+    Ok(())
+}
