@@ -54,7 +54,7 @@ const WRITEBACK: Taken = Taken::With {
 
 flags! {
     ASYNC_READ: Always, "several reads of a file may be in flight, in any order";
-    POSIX_LOCKS: With { options: "`--posix-lock`, the default", is_set: |config| config.posix_locks }, "byte-range locks hold for all who use the volume";
+    POSIX_LOCKS: With { options: "`--posix-lock`, the default", is_set: |config| config.posix_locks }, "byte-range locks hold for all who use the volume; a null one has none";
     FILE_OPS: Never, "no kernel gives it a meaning";
     ATOMIC_O_TRUNC: Never, "the guest's kernel must see ETXTBSY before the file is cut, or a running program dies of an O_TRUNC that fails";
     EXPORT_SUPPORT: Never, "lookups of \".\" and \"..\" are refused";
@@ -63,7 +63,7 @@ flags! {
     SPLICE_WRITE: Never, "speaks of /dev/fuse";
     SPLICE_MOVE: Never, "speaks of /dev/fuse";
     SPLICE_READ: Never, "speaks of /dev/fuse";
-    FLOCK_LOCKS: With { options: "`--flock`, the default", is_set: |config| config.flock }, "locks of flock(2) hold for all who use the volume";
+    FLOCK_LOCKS: With { options: "`--flock`, the default", is_set: |config| config.flock }, "locks of flock(2) hold for all who use the volume; a null one has none";
     HAS_IOCTL_DIR: Never, "says what the guest's kernel can; ioctls are refused";
     AUTO_INVAL_DATA: Always, "pages are dropped when attributes show that the file has changed: other clients write too";
     DO_READDIRPLUS: NAMES_KEPT, "a listing brings attributes along; of no use where names must be looked up again";

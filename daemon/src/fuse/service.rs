@@ -72,8 +72,10 @@ impl Service {
     pub fn new(
         fs: Arc<dyn FileSystem>,
         store: Arc<SessionStore>,
-        config: ServiceConfig,
+        mut config: ServiceConfig,
     ) -> Service {
+        config.posix_locks &= fs.keeps_locks();
+        config.flock &= fs.keeps_locks();
         Service {
             fs,
             store,

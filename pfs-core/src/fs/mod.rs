@@ -274,6 +274,11 @@ pub trait FileSystem: Send + Sync {
 
     // ---- locks -----------------------------------------------------------------------
 
+    /// Whether locks are kept here, for all who use the volume; else they are each requester's own.
+    fn keeps_locks(&self) -> bool {
+        false
+    }
+
     /// Finds a lock in the way of `lock`; answers it, or `kind == Unlock` for none.
     fn getlk(&self, _req: &mut Req<'_>, _at: At, _lock: &Lock, reply: Reply<Lock>) {
         reply.err(Errno::NOSYS);

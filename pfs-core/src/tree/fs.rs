@@ -721,6 +721,10 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         });
     }
 
+    fn keeps_locks(&self) -> bool {
+        true
+    }
+
     fn getlk(&self, req: &mut Req<'_>, at: At, lock: &Lock, reply: Reply<Lock>) {
         let lock = *lock;
         self.about_locks(req.io, move |fs| reply.send(fs.getlk(at, lock)));

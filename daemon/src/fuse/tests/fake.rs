@@ -121,6 +121,10 @@ impl FileSystem for Fake {
         }
     }
 
+    fn keeps_locks(&self) -> bool {
+        true
+    }
+
     fn forget(&self, node: NodeId, count: u64) {
         self.say(format!("forget {node:?} {count}"));
     }

@@ -1,6 +1,7 @@
 //! Requests as Linux sends them, byte for byte, and their replies.
 
 use super::*;
+use crate::fuse::abi::init::{FLOCK_LOCKS, POSIX_LOCKS};
 use crate::fuse::CachePolicy;
 use pfs_core::fs::OpenFlags;
 
@@ -418,6 +419,23 @@ fn locks_that_were_not_agreed_on_are_the_guests_own() {
             }
         }
     }
+}
+
+/// A guest that was told otherwise would have none at all.
+#[test]
+fn locks_are_the_guests_own_where_the_engine_has_none() {
+    let offered = POSIX_LOCKS | FLOCK_LOCKS;
+    let init = words(&[7, 41, 131072, offered as u32]);
+    let mut bench = Bench::fresh(ServiceConfig::default());
+    let taken = u32_at(&ok(bench.ask(Opcode::Init, 0, &init, 64)), 12);
+    assert_eq!(u64::from(taken) & offered, offered);
+    let null = Arc::new(pfs_core::engine::null::Null);
+    bench.service = Service::new(null, bench.store.clone(), ServiceConfig::default());
+    let taken = u32_at(&ok(bench.ask(Opcode::Init, 0, &init, 64)), 12);
+    assert_eq!(u64::from(taken) & offered, 0);
+    let lock = join(&[&longs(&[7, 70, 5, 9]), &words(&[1, 9, 0, 0])]);
+    let seen = bench.ask(Opcode::Setlk, 5, &lock, 0);
+    assert_eq!(seen, Seen::Error(libc::ENOSYS));
 }
 
 #[test]

@@ -75,9 +75,13 @@ impl<D: FileData> Shared<D> {
     }
 
     /// A descriptor for an owner's locks. Write locks need one open for writing, whatever the
-    /// first of the owner's handles was opened for.
-    fn open_for_locks(&self, node: NodeId) -> Result<OwnedFd> {
-        let inode = self.tree.inode(node)?;
+    /// first of the owner's handles was opened for; so does flock, where a server has it as one.
+    /// Else flock does not: no program on the host may be kept from running by a lock on it.
+    fn open_for_locks(&self, key: &Key) -> Result<OwnedFd> {
+        let inode = self.tree.inode(key.node)?;
+        if key.flock && self.data.locks_at_once() {
+            return self.tree.reopen(&inode, OFlags::RDONLY);
+        }
         match self.tree.reopen(&inode, OFlags::RDWR) {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY) => {
                 self.tree.reopen(&inode, OFlags::RDONLY)
@@ -86,10 +90,16 @@ impl<D: FileData> Shared<D> {
         }
     }
 
+    /// A descriptor to ask for others' locks by.
+    fn open_for_question(&self, node: NodeId) -> Result<OwnedFd> {
+        let inode = self.tree.inode(node)?;
+        self.tree.reopen(&inode, OFlags::RDONLY)
+    }
+
     /// Takes the session's locks again, before another can that has waited for them since the
     /// process that had them died.
     pub(super) fn restore_locks(&self) {
-        let (held, lost) = self.locks.restore(|node| self.open_for_locks(node));
+        let (held, lost) = self.locks.restore(|key| self.open_for_locks(key));
         if held + lost > 0 {
             log::info!("{held} locks are held again, and {lost} are lost");
         }
@@ -114,7 +124,7 @@ impl<D: FileData> Shared<D> {
         let found = match self.lock_request(&at, &lock) {
             Some(request) => self
                 .locks
-                .in_the_way(&request, || self.open_for_locks(at.node))?,
+                .in_the_way(&request, || self.open_for_question(at.node))?,
             None => None,
         };
         lock.kind = LockKind::Unlock;
@@ -151,7 +161,7 @@ impl<D: FileData> Shared<D> {
             None if lock.kind == LockKind::Unlock => return Ok(None),
             None => return Err(Errno::OVERFLOW),
         };
-        let open = || self.open_for_locks(at.node);
+        let open = || self.open_for_locks(&request.key);
         let Some(owner) = self.locks.owner(&request, open)? else {
             return Ok(None);
         };

@@ -20,7 +20,7 @@ mod waiting;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use rustix::process::{getrlimit, Resource};
 
@@ -200,7 +200,7 @@ impl Locks {
 
     /// Takes again what the session's records say was held; answers how many locks, and how many
     /// could not be had any more.
-    pub fn restore(self: &Arc<Self>, open: impl Fn(NodeId) -> Result<OwnedFd>) -> (usize, usize) {
+    pub fn restore(self: &Arc<Self>, open: impl Fn(&Key) -> Result<OwnedFd>) -> (usize, usize) {
         let mut lost = 0;
         for id in self.recorded() {
             let request = self
@@ -208,8 +208,9 @@ impl Locks {
                 .get(id)
                 .and_then(|record| record::request(&record));
             let Some(request) = request else { continue };
-            let owner = self.owner(&request, || open(request.key.node));
-            let taken = owner.and_then(|owner| owner.map_or(Ok(()), |owner| owner.set(&request)));
+            let owner = self.owner(&request, || open(&request.key));
+            // As many ranges as there were, whatever one more would need.
+            let taken = owner.and_then(|owner| owner.map_or(Ok(()), |own| own.set_now(&request)));
             // Where it was taken, it has a new record.
             self.store.remove(id);
             if let Err(errno) = taken {
@@ -266,6 +267,11 @@ impl Owner {
     fn apply(&self, request: &Request) -> Result<()> {
         lock(&self.locks.table).apply(request, &self.file, &self.locks.store)
     }
+}
+
+/// A fault of the host that a requester can run into again and again: one line in the log.
+fn warn_once(said: &Once, what: std::fmt::Arguments<'_>) {
+    said.call_once(|| log::warn!("{what}; this is said once"));
 }
 
 impl Drop for Owner {

@@ -2,15 +2,16 @@
 //! the table knows of each when to let go of its descriptor, what the session must remember,
 //! whose a lock in the way is, and who waits in a circle.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Once};
 
 use super::ranges::{Held, Hold, Ranges};
-use super::{record, Key, LockFile, Request, Span, Whose};
+use super::{record, warn_once, Key, LockFile, Request, Span, Whose};
 use crate::fs::{Cancel, Errno, Handle, LockKind, NodeId, Result};
 use crate::session::SessionStore;
 
-/// Owners looked at before a circle is taken for none.
+/// Waits followed before a circle is taken for none: each is compared with all that is locked in
+/// its file, under the table's lock.
 const CIRCLE_MAX: usize = 32;
 
 /// One owner in one inode.
@@ -139,7 +140,9 @@ impl Table {
             store
                 .insert(&record::of(&key, handle, held))
                 .unwrap_or_else(|errno| {
-                    log::warn!("a lock will not outlive this process: {errno}");
+                    static SAID: Once = Once::new();
+                    let what = format_args!("a lock will not outlive this process: {errno}");
+                    warn_once(&SAID, what);
                     0
                 })
         });
@@ -203,30 +206,25 @@ impl Table {
 
     /// Whether any of those that `request` waits for waits, in the end, for its owner.
     fn is_circle(&self, request: &Request) -> bool {
-        let mut todo = Vec::new();
-        let mut seen = Vec::new();
-        self.blockers(request, &mut todo);
-        while let Some(owner) = todo.pop() {
-            if owner == request.key.owner {
+        let waits = self.waits.iter().map(|wait| &wait.request);
+        let mut waits: Vec<_> = waits.filter(|request| !request.key.flock).collect();
+        let mut reached = HashSet::new();
+        self.blockers(request, &mut reached);
+        for _ in 0..CIRCLE_MAX {
+            if reached.contains(&request.key.owner) {
                 return true;
             }
-            if seen.len() == CIRCLE_MAX {
-                return false;
-            }
-            if seen.contains(&owner) {
-                continue;
-            }
-            seen.push(owner);
-            let waits = self.waits.iter();
-            let its = waits.filter(|wait| wait.request.key.owner == owner);
-            its.filter(|wait| !wait.request.key.flock)
-                .for_each(|wait| self.blockers(&wait.request, &mut todo));
+            let next = waits
+                .iter()
+                .position(|wait| reached.contains(&wait.key.owner));
+            let Some(next) = next else { return false };
+            self.blockers(waits.swap_remove(next), &mut reached);
         }
-        false
+        reached.contains(&request.key.owner)
     }
 
     /// The owners in this process whose locks are in the way of `request`.
-    fn blockers(&self, request: &Request, into: &mut Vec<u64>) {
+    fn blockers(&self, request: &Request, into: &mut HashSet<u64>) {
         let Some(exclusive) = request.exclusive() else {
             return;
         };

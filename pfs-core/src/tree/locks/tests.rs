@@ -404,7 +404,7 @@ fn the_next_process_takes_locks_again() {
     assert_eq!(rival.set(&range(1, 8, READ, 70, 70)), Ok(()));
 
     let next = host.daemon_with(store);
-    let (kept, lost) = next.locks.restore(|node| host.open(node));
+    let (kept, lost) = next.locks.restore(|key| host.open(key.node));
     assert_eq!((kept, lost), (4, 2), "one to the rival, one with its file");
     assert_eq!(next.records(), 4);
     assert_eq!(rival.set(&range(1, 8, READ, 45, 45)), Ok(()));
@@ -418,6 +418,52 @@ fn the_next_process_takes_locks_again() {
     next.locks.unlock(NodeId(1), released);
     next.locks.unlock(NodeId(2), Whose::Owner(6));
     assert_eq!(next.records(), 0);
+}
+
+/// Up to the last range that there may be, and with no owner more than fits.
+#[test]
+fn the_next_process_takes_as_many_as_there_were() {
+    let host = Host::new();
+    let first = host.daemon();
+    let at = |number: u64| range(1 + number % 2, number % 100, WRITE, 2 * number, 2 * number);
+    first.set(&range(3, 1, READ, 0, 9)).unwrap();
+    let full = (0..).find_map(|number| first.set(&at(number)).err());
+    assert_eq!(full, Some(Errno::NOLCK));
+    // An unlock makes one more.
+    first.set(&range(3, 1, UNLOCK, 5, 5)).unwrap();
+    assert_eq!(first.records(), RANGES_MAX);
+    let store = first.store.clone();
+    lock(&first.locks.table).clear(&SessionStore::private(16).unwrap());
+    let next = host.daemon_with(store);
+    let (kept, lost) = next.locks.restore(|key| host.open(key.node));
+    assert_eq!((kept, lost, next.records()), (RANGES_MAX, 0, RANGES_MAX));
+}
+
+/// One who makes waits by the hundred pays for them; nobody is asked about them without end.
+#[test]
+fn only_so_many_waits_are_followed() {
+    let host = Host::new();
+    let daemon = host.daemon();
+    // Owner n holds byte n and waits for byte n + 1, and so on up to the last.
+    let chain = |len: u64| {
+        let held = (0..=len).map(|owner| range(1, owner, WRITE, owner, owner));
+        held.for_each(|request| daemon.set(&request).unwrap());
+        let wait = |owner| daemon.wait(range(1, owner, WRITE, owner + 1, owner + 1));
+        let waits: Vec<_> = (0..len).map(wait).collect();
+        (waits, daemon.wait(range(1, len, WRITE, 0, 0)))
+    };
+    let (waits, last) = chain(20);
+    assert_eq!(last.result(), Err(Errno::DEADLK));
+    daemon.locks.reset();
+    waits
+        .iter()
+        .for_each(|wait| assert!(wait.result().is_err()));
+    let (waits, last) = chain(60);
+    last.still_waits();
+    daemon.locks.reset();
+    waits
+        .iter()
+        .for_each(|wait| assert!(wait.result().is_err()));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Waiting for a lock: a thread that sleeps in the kernel, which alone knows whose turn it is.
 
 use std::mem::MaybeUninit;
-use std::sync::{mpsc, Arc, OnceLock};
+use std::sync::{mpsc, Arc, Once, OnceLock};
 
-use super::{kernel, Owner, Request, WAITS_MAX};
+use super::{kernel, warn_once, Owner, Request, WAITS_MAX};
 use crate::fs::{Cancel, Errno, Reply, Result};
 use crate::sync::lock;
 use crate::tree::proc::last_errno;
@@ -50,7 +50,10 @@ impl Owner {
             // The thread is there to take it.
             Ok(_) => drop(give.send((self, cancel, reply))),
             Err(error) => {
-                log::warn!("cannot wait for a lock: {error}; is the process limit reached?");
+                static SAID: Once = Once::new();
+                let what =
+                    format_args!("cannot wait for a lock: {error}; is the process limit reached?");
+                warn_once(&SAID, what);
                 lock(&self.locks.table).end_wait(id);
                 reply.err(Errno::NOLCK);
             }
@@ -110,7 +113,9 @@ impl Alarm {
             0 => Ok(Alarm(unsafe { timer.assume_init() })),
             _ => {
                 let errno = last_errno();
-                log::warn!("cannot wait for a lock: no timer: {errno}; see ulimit -i");
+                static SAID: Once = Once::new();
+                let what = format_args!("cannot wait for a lock: no timer: {errno}; see ulimit -i");
+                warn_once(&SAID, what);
                 Err(Errno::NOLCK)
             }
         }
