@@ -9,6 +9,8 @@ on_both_kinds_of_volume! {
     locks_without_end,
     locks_that_were_not_agreed_on,
     a_released_handle_ends_its_waits,
+    owners_that_lie,
+    locks_of_a_nameless_file,
 }
 
 fn locks_that_cannot_be(volume: &Volume) {
@@ -121,4 +123,60 @@ fn a_released_handle_ends_its_waits(volume: &Volume) {
     fs.release(right).unwrap();
     assert_eq!(fs.wait(ticket).unwrap_err(), Errno::INTR);
     held(two.left(range(1, UNLOCK, 0, 9)));
+}
+
+/// An owner is a number that the guest gives: it reaches its own locks, and nobody else's.
+fn owners_that_lie(volume: &Volume) {
+    let mut two = Two::new(volume);
+    for owner in [0, 1, 1 << 63, u64::MAX] {
+        held(two.left(range(owner, READ, 0, 9)));
+        let right = two.on_right;
+        let fs = two.right.fs();
+        held(fs.setlk(right, &range(owner, UNLOCK, 0, END)));
+        held(fs.setlk(right, &flock(owner, UNLOCK)));
+        fs.flush(right, owner).unwrap();
+        fs.call(&ops::release_flock(right, owner)).unwrap();
+        two.on_right = open(two.right.fs(), "f");
+        kept_out(two.right(range(owner, WRITE, 0, 9)));
+    }
+    // A handle that was never given out drops nothing.
+    let left = two.on_left;
+    let fs = two.left.fs();
+    for fh in [0, 1 << 40, u64::MAX] {
+        let no = Handle { fh, ..left };
+        assert_eq!(fs.flush(no, 1).unwrap_err(), Errno::BADF);
+        assert_eq!(
+            fs.call(&ops::release_flock(no, 1)).unwrap_err(),
+            Errno::BADF
+        );
+    }
+    kept_out(two.right(range(7, WRITE, 0, 9)));
+}
+
+/// Nobody else can have it open; its locks work, and hold nothing back at its end.
+fn locks_of_a_nameless_file(volume: &Volume) {
+    let mut mount = volume.mount();
+    let before = mount.open_fds();
+    let fs = mount.fs();
+    let (entry, file) = fs.tmpfile(ROOT_ID, 0o600, RDWR).unwrap();
+    fs.write(file, 100_000, b"x").unwrap();
+    held(fs.setlk(file, &range(1, WRITE, 0, 9)));
+    held(fs.setlk(file, &flock(1, WRITE)));
+    kept_out(fs.setlk(file, &range(2, READ, 9, 9)));
+    kept_out(fs.setlk(file, &flock(2, READ)));
+    let found = fs.getlk(file, &range(2, READ, 0, END)).unwrap();
+    assert_eq!((found.end, found.pid), (9, 1001));
+    let lock = range(2, READ, 0, 9);
+    let ticket = fs.submit(&ops::setlkw(file, &lock), 0).unwrap();
+    still_waits(fs, ticket);
+    held(fs.setlk(file, &range(1, UNLOCK, 0, END)));
+    fs.wait(ticket).unwrap();
+    // Closed without an unlock, as no Linux guest would.
+    fs.release(file).unwrap();
+    fs.forget(entry.nodeid, 1).unwrap();
+    fs.drain_hiprio().unwrap();
+    assert_eq!(mount.open_fds(), before);
+    if volume.is_striped() {
+        assert_eq!(volume.objects().concat().len(), 0, "nothing is left of it");
+    }
 }

@@ -25,6 +25,7 @@ mod lifetime;
 mod ranges;
 mod restart;
 mod waiting;
+mod waits_end;
 
 const RDWR: i32 = libc::O_RDWR;
 const READ: i32 = libc::F_RDLCK;
@@ -41,7 +42,7 @@ fn range(owner: u64, kind: i32, start: u64, end: u64) -> Lock {
             start,
             end,
             type_: kind as u32,
-            pid: 1000 + owner as u32,
+            pid: 1000_u32.wrapping_add(owner as u32),
         },
         flock: false,
     }

@@ -135,3 +135,32 @@ fn handles_lock_what_they_were_opened_for(volume: &Volume) {
     held(two.right(range(1, READ, 0, 4)));
     kept_out(two.right(range(1, READ, 5, 5)));
 }
+
+/// The kernel runs no program that someone has open for writing, and for flock nobody need.
+#[test]
+fn a_program_that_is_flocked_runs_on_the_host() {
+    let volume = Volume::posix();
+    let program = volume.host_path("f");
+    let mut two = Two::new(&volume);
+    let status = || std::process::Command::new(&program).status();
+    let left = two.on_left;
+    two.left.fs().release(left).unwrap();
+    let right = two.on_right;
+    two.right.fs().release(right).unwrap();
+    std::fs::copy("/bin/true", &program).unwrap();
+    let runs = |what: &str| {
+        let end = Instant::now() + Duration::from_secs(5);
+        while let Err(error) = status() {
+            // A child of another test may still have what was copied open, until it runs.
+            assert_eq!(error.raw_os_error(), Some(libc::ETXTBSY), "{what}");
+            assert!(Instant::now() < end, "{what}: {error}");
+        }
+    };
+    runs("before");
+    let fs = two.left.fs();
+    let handle = fs.open(left.nodeid, libc::O_RDONLY).unwrap();
+    held(fs.setlk(handle, &flock(1, WRITE)));
+    runs("locked");
+    two.on_right = open(two.right.fs(), "f");
+    kept_out(two.right(flock(1, READ)));
+}

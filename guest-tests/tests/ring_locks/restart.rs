@@ -9,6 +9,7 @@ on_both_kinds_of_volume! {
     the_next_daemon_holds_them,
     the_next_daemon_waits_on,
     what_another_took_in_between_is_lost,
+    locks_of_a_removed_file,
 }
 
 /// Guests of which the left one's daemon can be followed by another.
@@ -116,4 +117,40 @@ fn what_another_took_in_between_is_lost(volume: &Volume) {
         log.contains("1 locks are held again, and 1 are lost"),
         "{log}"
     );
+}
+
+/// A striped file without a name is found again, any other if someone else still has it open.
+fn locks_of_a_removed_file(volume: &Volume) {
+    for shared in [true, false] {
+        let (mut two, heritage) = heirs(volume);
+        held(two.left(range(1, WRITE, 0, 9)));
+        held(two.left(flock(1, WRITE)));
+        let (left, right) = (two.on_left, two.on_right);
+        let fs = two.right.fs();
+        fs.unlink(ROOT_ID, "f").unwrap();
+        if !shared {
+            fs.release(right).unwrap();
+            fs.forget(right.nodeid, 1 << 40).unwrap();
+            fs.drain_hiprio().unwrap();
+        }
+        end(&mut two.left, true);
+        two.left.resume_with(heritage.pass_to(volume.daemon()));
+        if shared {
+            kept_out(two.right(range(1, WRITE, 0, 9)));
+            kept_out(two.right(flock(1, WRITE)));
+        }
+        let found = shared || volume.is_striped();
+        for kind in [READ, UNLOCK] {
+            assert_eq!(two.left(range(1, kind, 0, 9)).is_ok(), found);
+            assert_eq!(two.left(flock(1, kind)).is_ok(), found);
+        }
+        let fs = two.left.fs();
+        assert_eq!(fs.flush(left, 1).is_ok(), found);
+        fs.release(left).unwrap();
+        fs.statfs(ROOT_ID).unwrap();
+        if shared {
+            held(two.right(range(1, WRITE, 0, 9)));
+            held(two.right(flock(1, WRITE)));
+        }
+    }
 }
