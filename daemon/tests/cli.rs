@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use pfs_core::volume::{create, CreateOptions, NewEngine, NewTargets};
+use pfs_core::volume::{create, CreateOptions, NewEngine, NewTargets, Ownership};
 use rustix::process::{kill_process, Pid, Signal};
 use tempfile::TempDir;
 
@@ -35,7 +35,12 @@ fn volume() -> (TempDir, PathBuf) {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("vol");
     let engine = NewEngine::striped(NewTargets::Inside(2));
-    let made = create(&CreateOptions { path, engine }).unwrap();
+    let made = create(&CreateOptions {
+        path,
+        ownership: Ownership::Native,
+        engine,
+    })
+    .unwrap();
     (temp, made.path)
 }
 

@@ -6,7 +6,8 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{chown, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
@@ -26,6 +27,10 @@ pub const TARGETS: usize = 4;
 /// Bytes at the start of a file that stay with its metadata, in [`Volume::striped`].
 pub const MDT_SIZE: usize = 64 << 10;
 
+/// Who owns a [`Volume::mapped`] and runs its daemons, where the tests are run by root: an ordinary
+/// user.
+pub const ORDINARY_USER: u32 = 65534;
+
 /// Numbers under which a daemon inherits its [`Heritage`].
 const STATE_FD: i32 = 100;
 const INFLIGHT_FD: i32 = 101;
@@ -36,37 +41,80 @@ pub struct Volume {
     dir: TempDir,
     path: PathBuf,
     striped: bool,
+    mapped: bool,
     daemons: Cell<u32>,
 }
 
 impl Volume {
     /// A striped volume on [`TARGETS`] targets.
     pub fn striped() -> Volume {
-        let volume = Volume::in_new_folder(true);
-        let path = volume.path.to_str().expect("temporary folders are UTF-8");
-        let (targets, unit) = (TARGETS.to_string(), STRIPE_UNIT.to_string());
-        let mdt = MDT_SIZE.to_string();
-        let create = ["volume", "create", path, "--targets", &targets];
-        pfsctl(&[&create[..], &["--stripe-unit", &unit, "--mdt-size", &mdt]].concat());
+        let volume = Volume::in_new_folder(true, false);
+        volume.create(&Volume::striped_options());
+        volume
+    }
+
+    /// A striped volume of mapped ownership, made and served by an [ordinary
+    /// user](ORDINARY_USER).
+    pub fn mapped() -> Volume {
+        let volume = Volume::in_new_folder(true, true);
+        volume.create(&[&Volume::striped_options()[..], &mapped()].concat());
+        volume
+    }
+
+    /// As [`mapped`](Self::mapped), of a directory.
+    pub fn mapped_posix() -> Volume {
+        let volume = Volume::in_new_folder(false, true);
+        let posix = ["--engine", "posix"].map(str::to_owned);
+        volume.create(&[posix, mapped()].concat());
         volume
     }
 
     /// A plain directory.
     pub fn posix() -> Volume {
-        let volume = Volume::in_new_folder(false);
+        let volume = Volume::in_new_folder(false, false);
         fs::create_dir(&volume.path).expect("a folder in a new one");
         volume
     }
 
-    fn in_new_folder(striped: bool) -> Volume {
+    fn striped_options() -> [String; 6] {
+        let option = |name: &str, value: usize| [name.to_owned(), value.to_string()];
+        let [targets, unit, mdt] = [
+            option("--targets", TARGETS),
+            option("--stripe-unit", STRIPE_UNIT),
+            option("--mdt-size", MDT_SIZE),
+        ];
+        let ([a, b], [c, d], [e, f]) = (targets, unit, mdt);
+        [a, b, c, d, e, f]
+    }
+
+    fn create(&self, options: &[String]) {
+        let mut command = Command::new(binaries::pfsctl().expect("pfsctl's binary"));
+        command.args(["volume", "create"]).arg(&self.path);
+        if self.runs_as_ordinary_user() {
+            command.uid(ORDINARY_USER).gid(ORDINARY_USER);
+        }
+        succeed(command.args(options));
+    }
+
+    fn in_new_folder(striped: bool, mapped: bool) -> Volume {
         let dir = tempfile::Builder::new().prefix("pfs-ring-").tempdir();
         let dir = dir.expect("a temporary folder");
-        Volume {
+        let volume = Volume {
             path: dir.path().join("volume"),
             dir,
             striped,
+            mapped,
             daemons: Cell::new(0),
+        };
+        if volume.runs_as_ordinary_user() {
+            let user = Some(ORDINARY_USER);
+            chown(volume.dir.path(), user, user).expect("a folder given away");
         }
+        volume
+    }
+
+    fn runs_as_ordinary_user(&self) -> bool {
+        self.mapped && rustix::process::geteuid().is_root()
     }
 
     /// Where it is.
@@ -76,10 +124,16 @@ impl Volume {
 
     /// Where the host has the inode of `path`, which is relative to the root.
     pub fn host_path(&self, path: &str) -> PathBuf {
-        match self.striped {
-            true => self.path.join("meta/namespace").join(path),
-            false => self.path.join(path),
+        match (self.striped, self.mapped) {
+            (true, _) => self.path.join("meta/namespace").join(path),
+            (false, true) => self.path.join("data").join(path),
+            (false, false) => self.path.join(path),
         }
+    }
+
+    /// Whether owners and modes are in hidden attributes.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
     }
 
     /// Whether it has targets.
@@ -106,7 +160,11 @@ impl Volume {
             "none".into(),
         ];
         let program = binaries::pfs_virtiofsd().expect("the daemon's binary");
-        DaemonCommand::new(program, socket).args(args).args(options)
+        let daemon = DaemonCommand::new(program, socket).args(args).args(options);
+        match self.runs_as_ordinary_user() {
+            true => daemon.user(ORDINARY_USER, ORDINARY_USER),
+            false => daemon,
+        }
     }
 
     /// A daemon and a session with it.
@@ -163,10 +221,18 @@ fn objects_in(folder: &Path) -> Vec<Object> {
 /// Runs `pfsctl`, which must succeed.
 pub fn pfsctl(args: &[&str]) -> Output {
     let program = binaries::pfsctl().expect("pfsctl's binary");
-    let output = Command::new(program).args(args).output().expect("pfsctl");
+    succeed(Command::new(program).args(args))
+}
+
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().expect("a program to run");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "pfsctl {args:?}: {stderr}");
+    assert!(output.status.success(), "{command:?}: {stderr}");
     output
+}
+
+fn mapped() -> [String; 2] {
+    ["--ownership", "mapped"].map(str::to_owned)
 }
 
 /// What a daemon leaves to the next: the session's records and the log of requests in flight.

@@ -18,6 +18,7 @@
 mod create;
 mod descriptor;
 mod error;
+mod mapped;
 mod place;
 mod set;
 pub mod size;
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 pub use create::{create, CreateOptions, NewEngine, NewTargets};
 pub use descriptor::{
-    Descriptor, Engine, Striped, FORMAT, MDT_SIZE_MAX_BYTES, MDT_SIZE_STEP_BYTES,
+    Descriptor, Engine, Ownership, Striped, FORMAT, MDT_SIZE_MAX_BYTES, MDT_SIZE_STEP_BYTES,
 };
 pub use error::{Error, Impossible};
 pub use place::{Meta, PLACE_XATTR};
@@ -63,6 +64,8 @@ pub struct OpenVolume {
     /// The volume's folder.
     pub path: PathBuf,
     pub descriptor: Descriptor,
+    /// With mapped ownership: one file for all who use the volume to lock, open for writing.
+    pub owner_lock: Option<OwnedFd>,
     pub kind: VolumeKind,
 }
 
@@ -145,9 +148,14 @@ impl Volume {
             },
             Engine::Null => VolumeKind::Null,
         };
+        let owner_lock = match self.descriptor.ownership {
+            Ownership::Mapped => Some(mapped::open_lock(&self.path)?),
+            Ownership::Native => None,
+        };
         Ok(OpenVolume {
             path: self.path,
             descriptor: self.descriptor,
+            owner_lock,
             kind,
         })
     }

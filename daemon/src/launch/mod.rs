@@ -142,7 +142,7 @@ fn open(options: &Options) -> Result<Opened, Error> {
     sandbox.enter()?;
     let mut volume = Volume::open(&options.shared_dir)?;
     log_start(options, &volume);
-    let root = volume.path.clone();
+    let (root, ownership) = (volume.path.clone(), volume.descriptor.ownership);
 
     let store = match inherited.state.take() {
         Some(memfd) => SessionStore::shared(memfd, SESSION_RECORDS_MAX)?,
@@ -169,7 +169,7 @@ fn open(options: &Options) -> Result<Opened, Error> {
     };
     let fs = engine::open(volume, &engine)?;
     creds::prepare_process();
-    sandbox.seal(&root)?;
+    sandbox.seal(&root, ownership)?;
     Ok(Opened {
         fs,
         store,

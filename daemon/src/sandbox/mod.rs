@@ -2,7 +2,7 @@
 //!
 //! | `--sandbox` | file names | network, IPC | capabilities |
 //! | --- | --- | --- | --- |
-//! | `namespace` | an empty root of its own | its own, empty | only [those needed](KEPT) |
+//! | `namespace` | an empty root of its own | its own, empty | only [those needed](kept) |
 //! | `chroot` | the volume's folder | the host's | only those needed |
 //! | `none` | the host's | the host's | its user's |
 //!
@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
+use pfs_core::volume::Ownership;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -25,11 +26,21 @@ use rustix::thread::{unshare_unsafe, UnshareFlags};
 
 pub use crate::cli::Sandbox as Kind;
 
-/// Capabilities that the engines need to act for a guest's users; all others are given up.
-pub const KEPT: [Capability; 9] = [
+/// Capabilities that the engines need; all others are given up.
+pub fn kept(ownership: Ownership) -> &'static [Capability] {
+    match ownership {
+        Ownership::Native => &TO_ACT_FOR_USERS,
+        Ownership::Mapped => &TO_FIND_INODES,
+    }
+}
+
+/// Finding inodes again by file handle.
+const TO_FIND_INODES: [Capability; 1] = [Capability::CAP_DAC_READ_SEARCH];
+
+/// Also acting for a guest's users.
+const TO_ACT_FOR_USERS: [Capability; 9] = [
     Capability::CAP_CHOWN,
     Capability::CAP_DAC_OVERRIDE,
-    // Also for finding inodes again by file handle.
     Capability::CAP_DAC_READ_SEARCH,
     Capability::CAP_FOWNER,
     Capability::CAP_FSETID,
@@ -124,9 +135,9 @@ impl Sandbox {
         reopen(tree.as_fd()).map_err(step(doing))
     }
 
-    /// Gives up all paths but those below descriptors, and privileges that are not needed.
-    /// `root` is a directory to be the root, or to be it for a moment.
-    pub fn seal(self, root: &Path) -> Result<(), Error> {
+    /// Gives up all paths but those below descriptors, and privileges that a volume with such
+    /// `ownership` does not need. `root` is a directory to be the root, or to be it for a moment.
+    pub fn seal(self, root: &Path, ownership: Ownership) -> Result<(), Error> {
         match self.kind {
             Kind::None => return no_new_privileges(),
             Kind::Chroot => {
@@ -142,7 +153,7 @@ impl Sandbox {
                 empty_root(root)?;
             }
         }
-        keep_only(&KEPT)?;
+        keep_only(kept(ownership))?;
         no_new_privileges()
     }
 }

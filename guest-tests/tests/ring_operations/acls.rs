@@ -4,7 +4,7 @@ use guest_tests::fixture::{Mount, Volume};
 use guest_tests::ring::fuse::abi::{Opcode, SetattrIn, SetattrValid, SetxattrInExt, ROOT_ID};
 use guest_tests::ring::fuse::{ops, Caller, Client, Errno, Request};
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     an_access_acl_and_the_mode_follow_each_other,
     a_default_acl_takes_the_umasks_place,
     what_is_no_acl_is_refused,

@@ -6,7 +6,7 @@ use guest_tests::ring::fuse::abi::{
 };
 use guest_tests::ring::fuse::{ops, Caller, Client, Errno, Request};
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     a_new_nodes_attributes_are_its_own,
     each_attribute_is_set,
     times_are_set,

@@ -7,7 +7,7 @@ use guest_tests::ring::memory::{Buffer, PAGE_SIZE};
 use guest_tests::ring::queue::Segment;
 use vm_memory::ByteValued;
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     odd_offsets_and_sizes,
     random_writes_and_reads,
     a_mebibyte_in_one_descriptor_and_in_256,

@@ -6,7 +6,7 @@ use guest_tests::fixture::{Mount, Volume};
 use guest_tests::ring::fuse::abi::ROOT_ID;
 use guest_tests::ring::fuse::{ops, Client, DirEntry, Errno, Handle};
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     ten_thousand_entries_in_small_buffers,
     entries_say_what_they_are,
     a_listing_goes_on_where_it_is_told,

@@ -1,5 +1,6 @@
 //! Every operation that ordinary work in a guest needs, on a striped volume and, by the same
-//! tests, on a plain directory.
+//! tests, on a plain directory, and on a striped volume of mapped ownership, which an ordinary
+//! user serves.
 //!
 //! The volume has four targets and a stripe unit of 64 KiB, so that what is larger than a few
 //! pages crosses from target to target. Data is compared with a model of the file in memory.
@@ -7,10 +8,13 @@
 use guest_tests::fixture::{Mount, Volume};
 
 /// Makes of each `fn(&mut Mount, &Volume)` a test on each kind of volume.
-macro_rules! on_both_kinds_of_volume {
+macro_rules! on_every_kind_of_volume {
     ($($name:ident),* $(,)?) => {
         mod striped {
             $(#[test] fn $name() { crate::mounted(guest_tests::fixture::Volume::striped(), super::$name); })*
+        }
+        mod mapped {
+            $(#[test] fn $name() { crate::mounted(guest_tests::fixture::Volume::mapped(), super::$name); })*
         }
         mod posix {
             $(#[test] fn $name() { crate::mounted(guest_tests::fixture::Volume::posix(), super::$name); })*

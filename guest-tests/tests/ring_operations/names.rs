@@ -4,7 +4,7 @@ use guest_tests::fixture::{Mount, Volume};
 use guest_tests::ring::fuse::abi::ROOT_ID;
 use guest_tests::ring::fuse::Errno;
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     lookup_mkdir_rmdir,
     create_makes_or_opens,
     kinds_of_nodes,

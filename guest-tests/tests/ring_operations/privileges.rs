@@ -6,7 +6,7 @@ use guest_tests::ring::fuse::abi::{
 };
 use guest_tests::ring::fuse::{Caller, Client, Errno, Handle, Request};
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     a_change_of_owner_clears,
     a_truncation_clears_when_told,
     what_others_allocate_or_copy_clears,

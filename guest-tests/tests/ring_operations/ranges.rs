@@ -6,7 +6,7 @@ use guest_tests::ring::fuse::{Client, Errno, Handle};
 
 use crate::data::Modelled;
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     a_sparse_file,
     truncation,
     opening_truncates,

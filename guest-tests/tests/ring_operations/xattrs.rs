@@ -4,7 +4,7 @@ use guest_tests::fixture::{Mount, Volume};
 use guest_tests::ring::fuse::abi::{SetattrIn, SetattrValid, ROOT_ID};
 use guest_tests::ring::fuse::{ops, Client, Errno};
 
-on_both_kinds_of_volume! {
+on_every_kind_of_volume! {
     set_get_list_remove,
     sizes,
     on_every_kind_of_node,

@@ -36,13 +36,14 @@ pub enum Error {
 /// and before it starts threads.
 pub fn open(volume: OpenVolume, options: &Options) -> Result<Arc<dyn FileSystem>, Error> {
     let open_tree = |root| {
-        Tree::open(
-            root,
-            &tree::Options {
-                store: options.store.clone(),
-                inode_fds_max: options.inode_fds_max,
-            },
-        )
+        let options = tree::Options {
+            store: options.store.clone(),
+            inode_fds_max: options.inode_fds_max,
+        };
+        match volume.owner_lock {
+            Some(lock) => Tree::open_mapped(root, &options, lock),
+            None => Tree::open(root, &options),
+        }
     };
     Ok(match volume.kind {
         VolumeKind::Posix { root } => {

@@ -3,13 +3,12 @@
 use std::os::fd::AsFd;
 
 use rustix::fs::{
-    chownat, fchown, fgetxattr, fremovexattr, statx, utimensat, AtFlags, Gid, Mode, Statx,
-    StatxFlags, Timespec, Timestamps, Uid, UTIME_NOW, UTIME_OMIT,
+    fchown, fgetxattr, fremovexattr, statx, utimensat, AtFlags, Statx, StatxFlags, Timespec,
+    Timestamps, UTIME_NOW, UTIME_OMIT,
 };
 
-use super::proc::FdName;
-use super::xattr_names::CAPABILITY;
-use super::{Inode, Stat, Tree};
+use super::xattr_names::{Acl, CAPABILITY};
+use super::{ownership, Inode, Stat, Tree};
 use crate::fs::{Attr, Caller, Errno, Name, NodeId, Result, SetAttr, SetTime, StatFs};
 
 /// Looks at what `fd` refers to.
@@ -73,7 +72,7 @@ fn stat_of(stat: &Statx) -> Stat {
 impl Tree {
     /// The attributes of `inode`, as the requester sees them.
     pub fn attr(&self, inode: &Inode) -> Result<Attr> {
-        stat_fd(&inode.fd).map(|stat| self.seen(&stat))
+        self.stat(&inode.fd).map(|stat| self.seen(&stat))
     }
 
     /// What the requester sees of `stat`: inode numbers of other file systems mounted in the
@@ -92,21 +91,10 @@ impl Tree {
         }
     }
 
-    /// Applies all of `set` but the size, which is the engine's.
-    pub fn set_attr(&self, inode: &Inode, set: &SetAttr) -> Result<()> {
-        if set.uid.is_some() || set.gid.is_some() {
-            let (uid, gid) = (
-                set.uid.map(id_of).transpose()?,
-                set.gid.map(id_of).transpose()?,
-            );
-            let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-            chownat(&inode.fd, c"", uid, gid, AtFlags::EMPTY_PATH)?;
-        }
-        if let Some(mode) = set.mode {
-            self.chmod(inode, mode)?;
-        } else if set.kill_suidgid {
-            self.kill_suidgid(inode)?;
-        }
+    /// Applies all of `set` but the size, which is the engine's. Where another changes owner or
+    /// mode at the same moment, it waits for that one if it may; else `EAGAIN`.
+    pub fn set_attr(&self, inode: &Inode, set: &SetAttr, may_wait: bool) -> Result<()> {
+        self.ownership.set_owner(inode, set, may_wait)?;
         if set.atime.is_some() || set.mtime.is_some() {
             let times = Timestamps {
                 last_access: timespec(set.atime),
@@ -117,24 +105,18 @@ impl Tree {
         Ok(())
     }
 
-    /// Drops setuid, and setgid of what its group may execute, as an unprivileged write does.
-    pub fn kill_suidgid(&self, inode: &Inode) -> Result<()> {
-        let mode = stat_fd(&inode.fd)?.attr.mode;
-        let mut keep = mode & !libc::S_ISUID;
-        if mode & libc::S_IXGRP != 0 {
-            keep &= !libc::S_ISGID;
-        }
-        if keep == mode {
-            return Ok(());
-        }
-        self.chmod(inode, keep)
+    /// Whether owners and types are in hidden attributes.
+    pub fn is_mapped(&self) -> bool {
+        !self.ownership.is_native()
     }
 
-    pub(super) fn chmod(&self, inode: &Inode, mode: u32) -> Result<()> {
-        // A link's own mode cannot be changed, and chmod by way of /proc says so.
-        let mode = Mode::from_raw_mode(mode & 0o7777);
-        let name = FdName::of(inode.fd.as_fd());
-        rustix::fs::chmodat(self.proc.dir(), name.as_c_str(), mode, AtFlags::empty())
+    /// Drops what a change of the data drops: capabilities, and where `suidgid` says so, setuid,
+    /// and setgid of what its group may execute.
+    pub fn drop_privileges(&self, inode: &Inode, suidgid: bool) -> Result<()> {
+        if suidgid {
+            self.ownership.kill_suidgid(inode)?;
+        }
+        self.ownership.drop_capability(inode)
     }
 
     /// Size and use of the file system that `inode` is on.
@@ -151,27 +133,40 @@ impl Tree {
         })
     }
 
-    /// `access(2)` by mode bits. A guest's kernel checks for itself (`default_permissions`, with
+    /// `access(2)` by mode or ACL. A guest's kernel checks for itself (`default_permissions`, with
     /// the supplementary groups that are not known here); this serves requesters that do not.
     pub fn access(&self, node: NodeId, caller: &Caller, mask: u32) -> Result<()> {
-        let attr = self.attr(&*self.inode(node)?)?;
+        let inode = self.inode(node)?;
+        let attr = self.attr(&inode)?;
+        if !caller.is_root {
+            let owner = (attr.uid, attr.gid);
+            let granted = match self.ownership.acl(&inode, Acl::Access) {
+                Ok(value) => ownership::acl::Acl::parse(&value)?
+                    .is_some_and(|acl| acl.permits(owner, caller.uid, caller.gid, mask & 0o7)),
+                Err(Errno::NODATA | Errno::OPNOTSUPP) => mask & 0o7 & !class(&attr, caller) == 0,
+                Err(errno) => return Err(errno),
+            };
+            return granted.then_some(()).ok_or(Errno::ACCESS);
+        }
         let any_exec = attr.mode & 0o111 != 0 || attr.mode & libc::S_IFMT == libc::S_IFDIR;
-        let granted = match caller {
-            Caller { is_root: true, .. } => 0o6 | u32::from(any_exec),
-            Caller { uid, .. } if *uid == attr.uid => attr.mode >> 6,
-            Caller { gid, .. } if *gid == attr.gid => attr.mode >> 3,
-            _ => attr.mode,
-        };
-        if mask & 0o7 & !granted == 0 {
-            Ok(())
-        } else {
-            Err(Errno::ACCESS)
+        match mask & 0o1 != 0 && !any_exec {
+            true => Err(Errno::ACCESS),
+            false => Ok(()),
         }
     }
 }
 
+/// What the mode grants to `caller`, in its lowest three bits.
+fn class(attr: &Attr, caller: &Caller) -> u32 {
+    match caller {
+        Caller { uid, .. } if *uid == attr.uid => attr.mode >> 6,
+        Caller { gid, .. } if *gid == attr.gid => attr.mode >> 3,
+        _ => attr.mode,
+    }
+}
+
 /// Refuses the id that means "none" to the system calls.
-fn id_of(id: u32) -> Result<u32> {
+pub(super) fn id_of(id: u32) -> Result<u32> {
     if id == u32::MAX {
         Err(Errno::INVAL)
     } else {

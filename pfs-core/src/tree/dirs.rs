@@ -1,9 +1,10 @@
 //! Reading directories.
 
+use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 
 use super::proc::last_errno;
 use super::Tree;
@@ -37,7 +38,7 @@ struct RawEntry<'a> {
     ino: u64,
     cookie: u64,
     kind: u8,
-    name: &'a std::ffi::CStr,
+    name: &'a CStr,
     len: usize,
 }
 
@@ -94,6 +95,13 @@ impl Tree {
         }
     }
 
+    /// The kind of `name` in `dir` as in `d_type`.
+    fn kind_of(&self, dir: &OpenDir, name: &CStr) -> Result<u8> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&dir.fd, name, flags, Mode::empty())?;
+        Ok((self.stat(&fd)?.file_type() >> 12) as u8)
+    }
+
     /// Adds one entry; answers false where there is no room.
     fn push(
         &self,
@@ -111,10 +119,16 @@ impl Tree {
             _ => None,
         };
         let ino = entry.map_or(raw.ino, |entry| entry.attr.ino);
+        let kind = match (&entry, raw.kind) {
+            (Some(entry), _) => (entry.attr.mode >> 12) as u8,
+            // Any kind but a directory is a regular file there.
+            (None, libc::DT_REG) if !self.ownership.is_native() => self.kind_of(dir, raw.name)?,
+            (None, kind) => kind,
+        };
         list.push(DirEntry {
             ino,
             cookie: raw.cookie,
-            kind: raw.kind,
+            kind,
             name: bytes,
             entry,
         });
@@ -149,7 +163,7 @@ impl Stream {
 fn parse(bytes: &[u8]) -> Option<RawEntry<'_>> {
     let word = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
     let len = usize::from(u16::from_ne_bytes(bytes.get(16..18)?.try_into().ok()?));
-    let name = std::ffi::CStr::from_bytes_until_nul(bytes.get(DIRENT_HEAD..len)?).ok()?;
+    let name = CStr::from_bytes_until_nul(bytes.get(DIRENT_HEAD..len)?).ok()?;
     Some(RawEntry {
         ino: word(0)?,
         cookie: word(8)?,

@@ -11,6 +11,7 @@ use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
 use super::attrs::stat_name;
 use super::data::Append;
 use super::dirs::OpenDir;
+use super::guest_xattrs::is_acl;
 use super::handles::Handles;
 use super::locks::{Locks, Whose};
 use super::names::{By, Removal};
@@ -215,9 +216,7 @@ impl<D: FileData> Shared<D> {
     fn truncate_opened(&self, inode: &Arc<Inode>, how: OpenFlags) -> Result<()> {
         if how.flags & libc::O_TRUNC != 0 {
             self.data.truncate(&self.tree, inode, 0)?;
-            if how.kill_suidgid {
-                self.tree.kill_suidgid(inode)?;
-            }
+            self.tree.drop_privileges(inode, how.kill_suidgid)?;
         }
         Ok(())
     }
@@ -234,13 +233,11 @@ impl<D: FileData> Shared<D> {
         }
     }
 
-    /// Drops setuid and setgid of a file that `caller` changes by a request that, unlike a write,
-    /// does not say whether it must: as Linux does for who is not privileged.
+    /// Drops what `caller`'s change of a file's data drops. The request, unlike a write, does not
+    /// say whether setuid and setgid do: as on Linux, for who is not privileged.
     fn changed_by(&self, caller: &Caller, node: NodeId) -> Result<()> {
-        match caller.is_root {
-            true => Ok(()),
-            false => self.tree.kill_suidgid(&*self.tree.inode(node)?),
-        }
+        let inode = self.tree.inode(node)?;
+        self.tree.drop_privileges(&inode, !caller.is_root)
     }
 
     /// The answer to a create: what was taken on the way is given back on failure.
@@ -268,15 +265,18 @@ impl<D: FileData> Shared<D> {
         }
     }
 
-    fn setattr(&self, inode: &Arc<Inode>, set: &SetAttr) -> Result<Attr> {
+    fn setattr(&self, inode: &Arc<Inode>, set: &SetAttr, may_wait: bool) -> Result<Attr> {
         if let Some(size) = set.size {
             match inode.file_type {
-                libc::S_IFREG => self.data.truncate(&self.tree, inode, size)?,
+                libc::S_IFREG => {
+                    self.data.truncate(&self.tree, inode, size)?;
+                    self.tree.drop_privileges(inode, false)?;
+                }
                 libc::S_IFDIR => return Err(Errno::ISDIR),
                 _ => return Err(Errno::INVAL),
             }
         }
-        self.tree.set_attr(inode, set)?;
+        self.tree.set_attr(inode, set, may_wait)?;
         self.attr(inode)
     }
 }
@@ -318,9 +318,15 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 
     fn setattr(&self, req: &mut Req<'_>, node: NodeId, set: &SetAttr, reply: Reply<Attr>) {
         let inode = attempt!(reply, self.0.tree.inode(node));
-        let at_once = set.size.is_none() || self.0.data.truncates_at_once(&self.0.tree, &inode);
+        if set.size.is_none() || self.0.data.truncates_at_once(&self.0.tree, &inode) {
+            match self.0.setattr(&inode, set, false) {
+                // Another daemon changes its owner or mode.
+                Err(Errno::AGAIN) => {}
+                result => return reply.send(result),
+            }
+        }
         let set = *set;
-        self.run(req, at_once, reply, move |fs| fs.setattr(&inode, &set));
+        self.blocking(req, reply, move |fs| fs.setattr(&inode, &set, true));
     }
 
     fn readlink(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Vec<u8>>) {
@@ -414,32 +420,36 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         let flags = attempt!(reply, RenameFlags::from_bits(flags).ok_or(Errno::INVAL));
         let from_dir = attempt!(reply, tree.inode(from.0));
         let to_dir = attempt!(reply, tree.inode(to.0));
-        if attempt!(reply, tree.begin_rename(by(req), &from_dir, from.1, flags)) {
-            return reply.ok(());
+        let caller = req.caller;
+        if attempt!(reply, tree.begin_rename(by(req), &from_dir, from.1)) {
+            return reply.send(tree.end_whiteout(&caller, flags, &from_dir, from.1));
         }
+        let kernels = attempt!(reply, tree.begin_whiteout(&caller, flags));
         let (old, new) = (from.1.as_c_str(), to.1.as_c_str());
-        let rename = |flags| renameat_with(&from_dir.fd, old, &to_dir.fd, new, flags);
+        let rename = |flags_now| {
+            renameat_with(&from_dir.fd, old, &to_dir.fd, new, flags_now)?;
+            tree.end_whiteout(&caller, flags, &from_dir, from.1)
+        };
         if flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
-            return reply.send(rename(flags));
+            return reply.send(rename(kernels));
         }
         match stat_name(&to_dir.fd, to.1) {
             Ok(stat) if data.keeps(tree, &to_dir, to.1, &stat) => {}
             Err(_) if data.keeps_nameless() => {
-                match rename(flags | RenameFlags::NOREPLACE) {
+                match rename(kernels | RenameFlags::NOREPLACE) {
                     // Another put a file there meanwhile.
                     Err(Errno::EXIST) => {}
                     result => return reply.send(result),
                 }
             }
-            _ => return reply.send(rename(flags)),
+            _ => return reply.send(rename(kernels)),
         }
-        let (old, new, caller) = (old.to_owned(), new.to_owned(), req.caller);
+        let (old, new) = (old.to_owned(), new.to_owned());
         self.blocking(req, reply, move |fs| {
-            if flags.contains(RenameFlags::WHITEOUT) {
-                fs.tree.act_as(&caller)?;
-            }
             let (from, to) = ((&*from_dir, Name::new(&old)?), (&*to_dir, Name::new(&new)?));
-            fs.data.rename_over(&fs.tree, from, to, flags)
+            let kernels = fs.tree.begin_whiteout(&caller, flags)?;
+            fs.data.rename_over(&fs.tree, from, to, kernels)?;
+            fs.tree.end_whiteout(&caller, flags, from.0, from.1)
         });
     }
 
@@ -521,9 +531,12 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         let Some((file, reply)) = self.0.begin_write(&at, reply) else {
             return;
         };
-        if flags.kill_suidgid {
+        if flags.kill_suidgid || self.0.tree.is_mapped() {
             let inode = attempt!(reply, self.0.tree.inode(at.node));
-            attempt!(reply, self.0.tree.kill_suidgid(&inode));
+            attempt!(
+                reply,
+                self.0.tree.drop_privileges(&inode, flags.kill_suidgid)
+            );
         }
         if !flags.append {
             return self.0.data.write(req.io, &file, at.offset, buf, reply);
@@ -673,6 +686,9 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         }
         let inode = attempt!(reply, self.0.tree.inode(node));
         let tree = &self.0.tree;
+        if tree.is_mapped() && is_acl(name) {
+            return self.change_acl(req, inode, name, Some((value, how)), reply);
+        }
         reply.send(tree.set_guest_xattr(req.intent, &inode, name, value, how));
     }
 
@@ -697,6 +713,9 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         }
         let inode = attempt!(reply, self.0.tree.inode(node));
         let tree = &self.0.tree;
+        if tree.is_mapped() && is_acl(name) {
+            return self.change_acl(req, inode, name, None, reply);
+        }
         reply.send(tree.remove_guest_xattr(req.intent, &inode, name));
     }
 
@@ -771,6 +790,29 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 }
 
 impl<D: FileData> TreeFs<D> {
+    /// Sets or removes an ACL in a mapped tree.
+    fn change_acl(
+        &self,
+        req: &mut Req<'_>,
+        inode: Arc<Inode>,
+        name: &XattrName,
+        to: Option<(&[u8], SetXattr)>,
+        reply: Reply<()>,
+    ) {
+        // Again is as once: there is no intent to keep.
+        let (name, to) = (
+            name.as_c_str().to_owned(),
+            to.map(|(v, how)| (v.to_vec(), how)),
+        );
+        self.blocking(req, reply, move |fs| {
+            let name = XattrName::new(&name)?;
+            match to {
+                Some((value, how)) => fs.tree.set_guest_xattr(None, &inode, name, &value, how),
+                None => fs.tree.remove_guest_xattr(None, &inode, name),
+            }
+        });
+    }
+
     /// Sets (`to` is a value and flags) or removes an attribute that the engine answers itself.
     fn change_virtual_xattr(
         &self,

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use super::xattr_names::{shown, stored, Acl, Stored};
+use super::xattr_names::{shown, stored, Stored};
 use super::{Inode, Tree};
 use crate::fs::{Caller, Errno, IntentLog, Result, SetXattr, XattrName};
 
@@ -16,19 +16,25 @@ impl Tree {
         value: &[u8],
         how: SetXattr,
     ) -> Result<()> {
-        match stored(name, true)? {
-            Stored::As(kept) => self
-                .set_xattr(log, inode, checked(&kept)?, value, how.flags)
-                .map_err(|errno| not_there(errno, name, &kept)),
-            Stored::Acl(acl) => self.set_acl(inode, acl, value, how),
+        match stored(name, self.ownership.is_native())? {
+            Stored::As(kept) => {
+                may_have(inode, name)?;
+                self.set_xattr(log, inode, checked(&kept)?, value, how.flags)
+                    .map_err(|errno| not_there(errno, name, &kept))
+            }
+            Stored::Acl(acl) => {
+                let kill_sgid = how.acl_kill_sgid;
+                self.ownership.set_acl(inode, acl, Some(value), kill_sgid)
+            }
         }
     }
 
     /// Reads a guest's attribute.
     pub fn get_guest_xattr(&self, inode: &Inode, name: &XattrName) -> Result<Vec<u8>> {
-        match stored(name, true).map_err(unreadable)? {
+        match stored(name, self.ownership.is_native()).map_err(unreadable)? {
+            Stored::As(_) if may_have(inode, name).is_err() => Err(Errno::NODATA),
             Stored::As(kept) => self.get_xattr(inode, checked(&kept)?),
-            Stored::Acl(acl) => match self.get_xattr(inode, checked(acl.name())?) {
+            Stored::Acl(acl) => match self.ownership.acl(inode, acl) {
                 // A guest that keeps ACLs takes any other error for a denial of all access.
                 Err(Errno::OPNOTSUPP) => Err(Errno::NODATA),
                 result => result,
@@ -43,38 +49,45 @@ impl Tree {
         inode: &Inode,
         name: &XattrName,
     ) -> Result<()> {
-        match stored(name, true).map_err(unreadable)? {
-            Stored::As(kept) => self
-                .remove_xattr(log, inode, checked(&kept)?)
-                .map_err(|errno| not_there(errno, name, &kept)),
-            Stored::Acl(acl) => self.remove_xattr(log, inode, checked(acl.name())?),
+        match stored(name, self.ownership.is_native()).map_err(unreadable)? {
+            Stored::As(kept) => {
+                may_have(inode, name)?;
+                self.remove_xattr(log, inode, checked(&kept)?)
+                    .map_err(|errno| not_there(errno, name, &kept))
+            }
+            Stored::Acl(acl) => self.ownership.set_acl(inode, acl, None, false),
         }
     }
 
     /// Lists the names of a guest's attributes, each ended by a NUL.
     pub fn list_guest_xattrs(&self, inode: &Inode, caller: &Caller) -> Result<Vec<u8>> {
+        let native = self.ownership.is_native();
         let names = self.list_xattrs(inode)?;
         let mut list = Vec::with_capacity(names.len());
         for name in names
             .split(|byte| *byte == 0)
             .filter(|name| !name.is_empty())
         {
-            if let Some(name) = shown(name, true, caller.is_root) {
+            if let Some(name) = shown(name, native, caller.is_root) {
                 list.extend_from_slice(&name);
                 list.push(0);
             }
         }
         Ok(list)
     }
+}
 
-    /// Sets an ACL; the host's kernel checks it and makes the mode follow.
-    fn set_acl(&self, inode: &Inode, acl: Acl, value: &[u8], how: SetXattr) -> Result<()> {
-        self.set_xattr(None, inode, checked(acl.name())?, value, 0)?;
-        let kills = how.acl_kill_sgid && acl == Acl::Access;
-        match self.attr(inode)?.mode {
-            mode if kills && mode & libc::S_ISGID != 0 => self.chmod(inode, mode & !libc::S_ISGID),
-            _ => Ok(()),
-        }
+/// Whether `name` is an ACL's.
+pub(super) fn is_acl(name: &XattrName) -> bool {
+    matches!(stored(name, true), Ok(Stored::Acl(_)))
+}
+
+/// Linux has no `user.*` on anything but files and directories.
+fn may_have(inode: &Inode, name: &XattrName) -> Result<()> {
+    let plain = matches!(inode.file_type, libc::S_IFREG | libc::S_IFDIR);
+    match !plain && name.as_c_str().to_bytes().starts_with(b"user.") {
+        true => Err(Errno::PERM),
+        false => Ok(()),
     }
 }
 
@@ -90,8 +103,8 @@ fn unreadable(errno: Errno) -> Errno {
     }
 }
 
-/// Linux has no `user.*` on anything but files and directories. An attribute that is kept as one,
-/// but is none to the guest, cannot be kept there.
+/// Nor has the host: an attribute that is kept as one, but is none to the guest, cannot be kept
+/// there.
 fn not_there(errno: Errno, name: &XattrName, kept: &CStr) -> Errno {
     match errno {
         Errno::PERM if name.as_c_str() != kept => Errno::OPNOTSUPP,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::cache::{Cache, Inode};
+use super::ownership::Ownership;
 use super::proc::last_errno;
 use super::Stat;
 use crate::fs::{Errno, NodeId, Result};
@@ -29,6 +30,7 @@ pub(super) struct Inodes {
     /// Slots of all nodes, by inode number.
     index: Box<[Mutex<HashTable<u32>>]>,
     hasher: DefaultHashBuilder,
+    ownership: Arc<dyn Ownership>,
     cache: Cache,
     /// A descriptor on the root's mount, for `open_by_handle_at(2)`; `None` where the process
     /// may not use it, or the file system has no handles.
@@ -40,6 +42,7 @@ impl Inodes {
     pub(super) fn new(
         store: Arc<SessionStore>,
         held_max: usize,
+        ownership: Arc<dyn Ownership>,
         root: OwnedFd,
         stat: &Stat,
     ) -> Result<Inodes> {
@@ -47,6 +50,7 @@ impl Inodes {
             store,
             index: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: DefaultHashBuilder::default(),
+            ownership,
             cache: Cache::new(held_max),
             mount: mount_fd(&root),
         };
@@ -103,14 +107,14 @@ impl Inodes {
         self.store.id_of_slot(*slot).map(NodeId)
     }
 
-    /// Takes one lookup on the node with `stat`'s inode number, if its descriptor is held: only
-    /// then is it certain that the number means the same inode.
-    pub(super) fn known(&self, stat: &Stat) -> Option<NodeId> {
+    /// Takes one lookup on the inode with `stat`'s number, if its descriptor is held: only then
+    /// is it certain that the number means the same inode.
+    pub(super) fn known(&self, stat: &Stat) -> Option<Arc<Inode>> {
         let (hash, index) = self.index(stat.ino, stat.dev);
         let node = self.indexed(&index, hash, stat)?;
-        self.cache.get(node)?;
+        let inode = self.cache.get(node)?;
         self.store.add_count(node.0, 1);
-        Some(node)
+        Some(inode)
     }
 
     /// The inode with `stat`'s number, if its descriptor is held.
@@ -155,7 +159,7 @@ impl Inodes {
         let (record, mount) = record.zip(self.mount.as_ref()).ok_or(Errno::STALE)?;
         self.make_room();
         let fd = open_identity(mount, &record.identity)?;
-        let stat = super::attrs::stat_fd(&fd)?;
+        let stat = super::ownership::stat(&*self.ownership, &fd)?;
         if (stat.ino, stat.dev) != (record.a, record.b) {
             return Err(Errno::STALE);
         }

@@ -5,8 +5,9 @@
 //! - [`handles`]: open files and directories.
 //! - [`locks`]: the locks of requesters, POSIX and flock.
 //! - [`names`]: lookup, create, remove, rename, link.
-//! - [`attrs`]: attributes and ownership. [`xattrs`]: extended attributes, as the host has them;
-//!   `guest_xattrs`, `xattr_names`: as a guest has them.
+//! - [`attrs`]: attributes. `ownership`: who owns what, in the host's inodes or in hidden attributes.
+//! - [`xattrs`]: extended attributes, as the host has them; `guest_xattrs`, `xattr_names`: as a
+//!   guest has them.
 //! - [`dirs`]: reading directories.
 //! - [`fs`]: [`TreeFs`]: the tree as a `FileSystem`; [`data`]: what it leaves to the engine.
 //! - `version`: telling whether a file changed since it was cached.
@@ -29,6 +30,7 @@ pub mod handles;
 mod inodes;
 pub mod locks;
 pub mod names;
+mod ownership;
 pub mod proc;
 mod replay;
 mod thread;
@@ -46,6 +48,7 @@ use crate::session::SessionStore;
 pub use cache::Inode;
 pub use data::{Append, FileData};
 pub use fs::TreeFs;
+use ownership::{Mapped, Native, Ownership};
 pub use xattrs::XattrChange;
 
 /// What a tree is opened with.
@@ -61,7 +64,7 @@ pub struct Options {
 pub struct Tree {
     store: Arc<SessionStore>,
     proc: proc::ProcFd,
-    creds: creds::Creds,
+    ownership: Arc<dyn Ownership>,
     inodes: inodes::Inodes,
     root_dev: u64,
     root_is_local: bool,
@@ -74,12 +77,42 @@ pub enum Error {
     Proc(#[source] Errno),
     #[error("cannot look at the root directory: {0}")]
     Root(#[source] Errno),
+    #[error("cannot act for the user who owns the root directory: {0}")]
+    ActAsOwner(#[source] Errno),
 }
 
 impl Tree {
-    /// Opens the tree below `root`. To be called before the process gives up privileges or
-    /// paths. The process's umask is set to 0: modes come from requesters.
+    /// Opens the tree below `root`, in which owners and types are the host's. To be called before
+    /// the process gives up privileges or paths. The process's umask is set to 0: modes come from
+    /// requesters.
     pub fn open(root: OwnedFd, options: &Options) -> std::result::Result<Tree, Error> {
+        let native = |_: &Stat| {
+            let proc = proc::ProcFd::open().map_err(Error::Proc)?;
+            Ok(Arc::new(Native::new(proc)) as Arc<dyn Ownership>)
+        };
+        Tree::open_with(root, options, native)
+    }
+
+    /// As [`open`](Self::open), with owners and types in hidden attributes. `lock_file` is one
+    /// file, open for writing, for all who use the tree.
+    pub fn open_mapped(
+        root: OwnedFd,
+        options: &Options,
+        lock_file: OwnedFd,
+    ) -> std::result::Result<Tree, Error> {
+        let mapped = |root: &Stat| {
+            let proc = proc::ProcFd::open().map_err(Error::Proc)?;
+            let mapped = Mapped::new(proc, root, lock_file).map_err(Error::ActAsOwner)?;
+            Ok(Arc::new(mapped) as Arc<dyn Ownership>)
+        };
+        Tree::open_with(root, options, mapped)
+    }
+
+    fn open_with(
+        root: OwnedFd,
+        options: &Options,
+        ownership: impl FnOnce(&Stat) -> std::result::Result<Arc<dyn Ownership>, Error>,
+    ) -> std::result::Result<Tree, Error> {
         rustix::process::umask(Mode::empty());
         let root = rustix::fs::openat(
             &root,
@@ -91,12 +124,14 @@ impl Tree {
         let stat = attrs::stat_fd(&root).map_err(Error::Root)?;
         let root_is_local = version::is_local(&root);
         let store = options.store.clone();
-        let inodes = inodes::Inodes::new(store.clone(), options.inode_fds_max, root, &stat)
+        let ownership = ownership(&stat)?;
+        let held_max = options.inode_fds_max;
+        let inodes = inodes::Inodes::new(store.clone(), held_max, ownership.clone(), root, &stat)
             .map_err(Error::Root)?;
         Ok(Tree {
             store,
             proc: proc::ProcFd::open().map_err(Error::Proc)?,
-            creds: creds::Creds::probe(),
+            ownership,
             inodes,
             root_dev: stat.dev,
             root_is_local,
@@ -121,11 +156,6 @@ impl Tree {
         self.inodes.get(node)
     }
 
-    /// Makes what this thread creates next belong to `caller`.
-    pub fn act_as(&self, caller: &crate::fs::Caller) -> Result<()> {
-        self.creds.act_as(caller)
-    }
-
     /// The inode that `stat` describes, if its descriptor is held; takes no lookup on it.
     pub fn held(&self, stat: &Stat) -> Option<Arc<Inode>> {
         self.inodes.held_as(stat)
@@ -135,8 +165,13 @@ impl Tree {
     pub fn unlisted_at(&self, dir: impl AsFd, name: &Name) -> Result<Arc<Inode>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir, name.as_c_str(), flags, Mode::empty())?;
-        let stat = attrs::stat_fd(&fd)?;
+        let stat = self.stat(&fd)?;
         Ok(Inode::new(NodeId(0), fd, &stat))
+    }
+
+    /// What the guest sees of the inode behind `fd`.
+    pub(super) fn stat(&self, fd: impl AsFd) -> Result<Stat> {
+        ownership::stat(&*self.ownership, fd)
     }
 
     /// Whether `dev` is the file system that the root is on.

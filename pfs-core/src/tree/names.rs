@@ -3,15 +3,12 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{
-    linkat, mkdirat, mknodat, openat, readlinkat, symlinkat, unlinkat, AtFlags, FileType, Mode,
-    OFlags, RenameFlags,
-};
+use rustix::fs::{linkat, openat, unlinkat, AtFlags, Mode, OFlags, RenameFlags};
 
-use super::attrs::{stat_fd, stat_name};
+use super::attrs::stat_name;
+use super::ownership::New;
 use super::proc::FdName;
 use super::replay::Making;
-use super::thread::Umask;
 use super::{Inode, Stat, Tree};
 use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
 
@@ -62,10 +59,16 @@ impl Tree {
         // One system call where the inode's descriptor is held already.
         let stat = stat_name(&dir, name)?;
         match self.inodes.known(&stat) {
-            Some(node) => Ok(Entry {
-                node,
-                attr: self.seen(&stat),
-            }),
+            Some(inode) => match self.ownership.complete(inode.fd.as_fd(), stat) {
+                Ok(stat) => Ok(Entry {
+                    node: inode.node,
+                    attr: self.seen(&stat),
+                }),
+                Err(errno) => {
+                    self.forget(inode.node, 1);
+                    Err(errno)
+                }
+            },
             None => self.enter(dir, name),
         }
     }
@@ -74,7 +77,7 @@ impl Tree {
     fn enter(&self, dir: impl AsFd, name: &Name) -> Result<Entry> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, name.as_c_str(), flags, Mode::empty())?;
-        let stat = stat_fd(&fd)?;
+        let stat = self.stat(&fd)?;
         self.entry(fd, &stat)
     }
 
@@ -86,21 +89,31 @@ impl Tree {
         })
     }
 
+    /// Takes one lookup on the file that `fd` has open.
+    fn entry_of(&self, fd: &OwnedFd) -> Result<Entry> {
+        let path = self.proc.open_fd(fd, OFlags::PATH | OFlags::CLOEXEC)?;
+        let stat = self.stat(&path)?;
+        self.entry(path, &stat)
+    }
+
     /// The target of a symbolic link.
     pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
         let inode = self.inode(node)?;
         if inode.file_type != libc::S_IFLNK {
             return Err(Errno::INVAL);
         }
-        readlinkat(&inode.fd, c"", Vec::new()).map(std::ffi::CString::into_bytes)
+        self.ownership.read_link(&inode)
     }
 
     /// Makes a symbolic link.
     pub fn symlink(&self, by: By<'_>, parent: NodeId, name: &Name, target: &CStr) -> Result<Entry> {
         let parent = self.inode(parent)?;
-        self.creds.act_as(&by.caller)?;
+        let new = new(by.caller, libc::S_IFLNK | 0o777, 0, 0);
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
-        making.finish(symlinkat(target, &parent.fd, name.as_c_str()))?;
+        let made = self
+            .ownership
+            .make_symlink(&parent, name.as_c_str(), target, &new);
+        making.finish(made)?;
         self.enter(&parent.fd, name)
     }
 
@@ -113,37 +126,38 @@ impl Tree {
         make: &Make,
         rdev: u64,
     ) -> Result<Entry> {
-        let file_type = match make.mode & libc::S_IFMT {
-            0 => FileType::RegularFile,
-            other => FileType::from_raw_mode(other),
+        let kind = match make.mode & libc::S_IFMT {
+            0 => libc::S_IFREG,
+            kind @ (libc::S_IFREG
+            | libc::S_IFIFO
+            | libc::S_IFSOCK
+            | libc::S_IFCHR
+            | libc::S_IFBLK) => kind,
+            _ => return Err(Errno::INVAL),
         };
-        if matches!(
-            file_type,
-            FileType::Directory | FileType::Symlink | FileType::Unknown
-        ) {
-            return Err(Errno::INVAL);
-        }
+        let rdev = match kind {
+            libc::S_IFCHR | libc::S_IFBLK => rdev,
+            _ => 0,
+        };
         let parent = self.inode(parent)?;
-        self.creds.act_as(&by.caller)?;
+        let new = new(by.caller, kind | make.mode & 0o7777, make.umask, rdev);
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
-        let _umask = Umask::set(make.umask)?;
-        making.finish(mknodat(
-            &parent.fd,
-            name.as_c_str(),
-            file_type,
-            mode_of(make),
-            rdev,
-        ))?;
+        making.finish(self.ownership.make_node(&parent, name.as_c_str(), &new))?;
         self.enter(&parent.fd, name)
     }
 
     /// Makes a directory.
     pub fn mkdir(&self, by: By<'_>, parent: NodeId, name: &Name, make: &Make) -> Result<Entry> {
         let parent = self.inode(parent)?;
-        self.creds.act_as(&by.caller)?;
+        let new = new(by.caller, libc::S_IFDIR | make.mode, make.umask, 0);
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
-        let _umask = Umask::set(make.umask)?;
-        making.finish(mkdirat(&parent.fd, name.as_c_str(), mode_of(make)))?;
+        match self.ownership.make_dir(&parent, name.as_c_str(), &new) {
+            Err(Errno::EXIST) if making.may_be_ours() => {
+                self.ownership
+                    .complete_dir(&parent, name.as_c_str(), &new)?;
+            }
+            made => made?,
+        }
         self.enter(&parent.fd, name)
     }
 
@@ -186,17 +200,7 @@ impl Tree {
     }
 
     /// Begins to rename `name` in `dir`; answers whether an earlier try has done it.
-    pub fn begin_rename(
-        &self,
-        by: By<'_>,
-        dir: &Inode,
-        name: &Name,
-        flags: RenameFlags,
-    ) -> Result<bool> {
-        if flags.contains(RenameFlags::WHITEOUT) {
-            // What it leaves behind is made by the caller.
-            self.creds.act_as(&by.caller)?;
-        }
+    pub fn begin_rename(&self, by: By<'_>, dir: &Inode, name: &Name) -> Result<bool> {
         let log = by.intent;
         if let Some(log) = log {
             let now = stat_name(&dir.fd, name).map(|stat| stat.ino);
@@ -207,6 +211,34 @@ impl Tree {
             }
         }
         Ok(false)
+    }
+
+    /// The flags with which the kernel is to rename for `caller`, who asks for `flags`.
+    pub fn begin_whiteout(&self, caller: &Caller, flags: RenameFlags) -> Result<RenameFlags> {
+        match flags.contains(RenameFlags::WHITEOUT) {
+            true if !self.ownership.prepare_whiteout(caller)? => Ok(flags - RenameFlags::WHITEOUT),
+            _ => Ok(flags),
+        }
+    }
+
+    /// Leaves a whiteout at `name` in `dir`, where `caller` asked for one by `flags` and the kernel
+    /// did not: a character device of number 0.
+    pub fn end_whiteout(
+        &self,
+        caller: &Caller,
+        flags: RenameFlags,
+        dir: &Inode,
+        name: &Name,
+    ) -> Result<()> {
+        if !flags.contains(RenameFlags::WHITEOUT) || self.ownership.is_native() {
+            return Ok(());
+        }
+        let whiteout = new(*caller, libc::S_IFCHR, 0, 0);
+        match self.ownership.make_node(dir, name.as_c_str(), &whiteout) {
+            // Something is there again: nothing shows through.
+            Err(Errno::EXIST) => Ok(()),
+            made => made,
+        }
     }
 
     /// Gives `node` another name, which `link(inode, dir)` makes.
@@ -243,17 +275,17 @@ impl Tree {
         open_flags: OFlags,
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
-        self.creds.act_as(&by.caller)?;
+        let new = new(by.caller, libc::S_IFREG | make.mode & 0o7777, make.umask, 0);
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
         let exclusive = flags & libc::O_EXCL != 0 && !making.may_be_ours();
-        let make_flags =
-            open_flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // Another requester may make or remove the name between two attempts.
         for _ in 0..16 {
-            match make_file(&parent.fd, name.as_c_str(), make_flags, make) {
+            let made = self
+                .ownership
+                .make_file(&parent, name.as_c_str(), &new, open_flags);
+            match made {
                 Ok(fd) => {
-                    let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
-                    let entry = self.entry(path, &stat_fd(&fd)?)?;
+                    let entry = self.entry_of(&fd)?;
                     return Ok(CreatedFile {
                         entry,
                         fd,
@@ -299,15 +331,15 @@ impl Tree {
         open_flags: OFlags,
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
-        self.creds.act_as(caller)?;
+        let new = new(*caller, libc::S_IFREG | make.mode & 0o7777, make.umask, 0);
         let excl = match excl {
             true => OFlags::EXCL,
             false => OFlags::empty(),
         };
-        let make_flags = open_flags | OFlags::TMPFILE | OFlags::CLOEXEC | excl;
-        let fd = make_file(&parent.fd, c".", make_flags, make)?;
-        let path = self.proc.open_fd(&fd, OFlags::PATH | OFlags::CLOEXEC)?;
-        let entry = self.entry(path, &stat_fd(&fd)?)?;
+        let fd = self
+            .ownership
+            .make_nameless(&parent, &new, open_flags | excl)?;
+        let entry = self.entry_of(&fd)?;
         Ok(CreatedFile {
             entry,
             fd,
@@ -320,12 +352,11 @@ fn absent(dir: impl AsFd, name: &Name) -> bool {
     matches!(stat_name(dir, name), Err(Errno::NOENT))
 }
 
-/// The mode whole: the umask is the kernel's to apply, or a default ACL in its place.
-fn mode_of(make: &Make) -> Mode {
-    Mode::from_raw_mode(make.mode & 0o7777)
-}
-
-fn make_file(dir: impl AsFd, name: &CStr, flags: OFlags, make: &Make) -> Result<OwnedFd> {
-    let _umask = Umask::set(make.umask)?;
-    openat(dir, name, flags, mode_of(make))
+fn new(caller: Caller, mode: u32, umask: u32, rdev: u64) -> New {
+    New {
+        caller,
+        mode,
+        umask,
+        rdev,
+    }
 }

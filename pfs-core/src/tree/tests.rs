@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::names::By;
 use super::*;
-use crate::fs::{Caller, DirList, Entry, Intent, IntentLog, Make, Name};
+use crate::fs::{Caller, DirList, Entry, Intent, IntentLog, Make, Name, SetAttr};
 
 fn tree_on(path: &Path, store: Arc<SessionStore>, inode_fds_max: usize) -> Tree {
     let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -16,6 +16,15 @@ fn tree_on(path: &Path, store: Arc<SessionStore>, inode_fds_max: usize) -> Tree 
         },
     )
     .unwrap()
+}
+
+fn mapped_tree(path: &Path) -> Tree {
+    let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let options = Options {
+        store: private(),
+        inode_fds_max: 1000,
+    };
+    Tree::open_mapped(root, &options, tempfile::tempfile().unwrap().into()).unwrap()
 }
 
 fn private() -> Arc<SessionStore> {
@@ -257,8 +266,14 @@ impl Log {
 
 #[test]
 fn a_replay_knows_its_own_work() {
+    for open in [tree, mapped_tree] {
+        replay_in(open);
+    }
+}
+
+fn replay_in(open: fn(&Path) -> Tree) {
     let dir = tempfile::tempdir().unwrap();
-    let tree = tree(dir.path());
+    let tree = open(dir.path());
     let (root, a, b) = (
         NodeId::ROOT,
         Name::new(c"a").unwrap(),
@@ -287,7 +302,7 @@ fn a_replay_knows_its_own_work() {
 
     let log = Log::default();
     let top = tree.inode(root).unwrap();
-    let begin = |log: &Log| tree.begin_rename(by(log), &top, a, rustix::fs::RenameFlags::empty());
+    let begin = |log: &Log| tree.begin_rename(by(log), &top, a);
     assert_eq!(begin(&log), Ok(false));
     let log = log.replay();
     assert_eq!(begin(&log), Ok(false));
@@ -319,4 +334,105 @@ fn a_replay_knows_its_own_work() {
     assert_eq!(open(&log.replay()), Ok(ino));
     assert_eq!(open(&Log::default()), Err(Errno::EXIST));
     assert_eq!(dir.path().join("a").metadata().unwrap().ino(), ino);
+}
+
+#[test]
+fn a_mapped_directory_half_made_is_completed_by_its_maker() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = mapped_tree(dir.path());
+    let (root, name) = (NodeId::ROOT, Name::new(c"d").unwrap());
+    let caller = Caller::new(5, 6, 1);
+    let log = Log::default();
+    log.record(Intent::NameAbsent);
+    // What a crash can leave: the directory, and nothing of whose it is.
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    let mkdir = |log: Log| {
+        let by = By {
+            caller,
+            intent: Some(&log),
+        };
+        tree.mkdir(by, root, name, &MAKE).map(|entry| entry.attr)
+    };
+    let seen = lookup(&tree, root, "d").unwrap().attr;
+    assert_eq!((seen.uid, seen.gid), (0, 0));
+    assert_eq!(mkdir(Log::default()).err(), Some(Errno::EXIST));
+    let made = mkdir(log.clone().replay()).unwrap();
+    assert_eq!((made.uid, made.gid, made.mode), (5, 6, 0o40755));
+    // Once it is whole, whoever changes it meanwhile has the last word.
+    let inode = tree.inode(lookup(&tree, root, "d").unwrap().node).unwrap();
+    let set = SetAttr {
+        mode: Some(0o700),
+        uid: Some(9),
+        ..SetAttr::default()
+    };
+    tree.set_attr(&inode, &set, false).unwrap();
+    let again = mkdir(log.replay()).unwrap();
+    assert_eq!((again.uid, again.gid, again.mode), (9, 6, 0o40700));
+}
+
+#[test]
+fn a_mapped_tree_belongs_to_its_roots_owner() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can make files of others");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(1234), Some(2345)).unwrap();
+    let tree = mapped_tree(dir.path());
+    let root = NodeId::ROOT;
+    let at = |text: &'static std::ffi::CStr| Name::new(text).unwrap();
+    tree.mkdir(NOBODY, root, at(c"d"), &MAKE).unwrap();
+    tree.symlink(NOBODY, root, at(c"l"), c"d").unwrap();
+    tree.mknod(NOBODY, root, at(c"p"), &MAKE, 0).unwrap();
+    for name in ["d", "l", "p"] {
+        let made = dir.path().join(name).symlink_metadata().unwrap();
+        assert_eq!((made.uid(), made.gid()), (1234, 2345), "{name}");
+        assert_eq!(made.mode() & 0o77, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_mapped_change_waits_for_anothers() {
+    let dir = tempfile::tempdir().unwrap();
+    let lock = tempfile::NamedTempFile::new().unwrap();
+    let open = || {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let root = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
+        let options = Options {
+            store: private(),
+            inode_fds_max: 10,
+        };
+        Tree::open_mapped(root, &options, lock.reopen().unwrap().into()).unwrap()
+    };
+    let tree = open();
+    let root = tree.inode(NodeId::ROOT).unwrap();
+    // Another daemon that holds everything, as one that is stopped in the midst of a change.
+    let other = lock.reopen().unwrap();
+    let all = |kind| {
+        let range = libc::flock64 {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        use std::os::fd::AsRawFd;
+        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
+        let done = unsafe { libc::fcntl(other.as_raw_fd(), libc::F_OFD_SETLK, &range) };
+        assert_eq!(done, 0);
+    };
+    all(libc::F_WRLCK);
+    let set = SetAttr {
+        mode: Some(0o711),
+        ..SetAttr::default()
+    };
+    assert_eq!(tree.set_attr(&root, &set, false), Err(Errno::AGAIN));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| tree.set_attr(&root, &set, true));
+        // A write's drop of privileges waits for nobody.
+        tree.drop_privileges(&root, true).unwrap();
+        assert_ne!(tree.attr(&root).unwrap().mode & 0o777, 0o711);
+        all(libc::F_UNLCK);
+        waits.join().unwrap().unwrap();
+    });
+    assert_eq!(tree.attr(&root).unwrap().mode & 0o7777, 0o711);
 }

@@ -27,6 +27,9 @@ const OWN: &[u8] = b"user.pfs.";
 /// A program's capabilities.
 pub(super) const CAPABILITY: &CStr = c"security.capability";
 
+/// [`CAPABILITY`] where the host must not honour it.
+pub(super) const HIDDEN_CAPABILITY: &CStr = c"user.pfs.s.capability";
+
 /// A POSIX ACL of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acl {

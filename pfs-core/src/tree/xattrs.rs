@@ -79,19 +79,7 @@ impl Tree {
 
     /// Reads an attribute's value.
     pub fn get_xattr(&self, inode: &Inode, name: &XattrName) -> Result<Vec<u8>> {
-        self.with_xattr_path(inode, |path| {
-            let mut small = [0u8; 256];
-            match getxattr(path, name.as_c_str(), &mut small[..]) {
-                Ok(len) => Ok(small[..len].to_vec()),
-                Err(Errno::RANGE) => {
-                    let mut value = vec![0u8; XATTR_SIZE_MAX];
-                    let len = getxattr(path, name.as_c_str(), &mut value[..])?;
-                    value.truncate(len);
-                    Ok(value)
-                }
-                Err(errno) => Err(errno),
-            }
-        })
+        self.with_xattr_path(inode, |path| read_value(path, name.as_c_str()))
     }
 
     /// Lists attribute names, each ended by a NUL.
@@ -144,4 +132,19 @@ impl Tree {
 /// Whether the attribute is there: `ENODATA` where it is not.
 fn is_set(path: &CStr, name: &XattrName) -> Result<()> {
     getxattr(path, name.as_c_str(), &mut [0u8; 0][..]).map(drop)
+}
+
+/// The value of attribute `name` of the inode at `path`.
+pub(super) fn read_value(path: &CStr, name: &CStr) -> Result<Vec<u8>> {
+    let mut small = [0u8; 256];
+    match getxattr(path, name, &mut small[..]) {
+        Ok(len) => Ok(small[..len].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut value = vec![0u8; XATTR_SIZE_MAX];
+            let len = getxattr(path, name, &mut value[..])?;
+            value.truncate(len);
+            Ok(value)
+        }
+        Err(errno) => Err(errno),
+    }
 }

@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::{
-    place, Descriptor, Engine, Error, Limits, Striped, Usage, Volume, DESCRIPTOR_NAME, USAGE_NAME,
+    mapped, place, Descriptor, Engine, Error, Impossible, Limits, Ownership, Striped, Usage,
+    Volume, DESCRIPTOR_NAME, USAGE_NAME,
 };
 use crate::layout::Layout;
 use crate::target::{self, Identity, IDENTITY_NAME, OBJECTS_NAME};
@@ -25,6 +26,7 @@ use crate::target::{self, Identity, IDENTITY_NAME, OBJECTS_NAME};
 pub struct CreateOptions {
     /// The volume's folder: new, or empty.
     pub path: PathBuf,
+    pub ownership: Ownership,
     pub engine: NewEngine,
 }
 
@@ -73,6 +75,12 @@ pub fn create(options: &CreateOptions) -> Result<Volume, Error> {
     let uuid = Uuid::new_v4();
     let mut made = Made::default();
     let folder = &made.claim(&options.path)?;
+    if options.ownership == Ownership::Mapped {
+        if matches!(options.engine, NewEngine::Null) {
+            return Err(Impossible::MappedNull.into());
+        }
+        made.file(&folder.join(mapped::LOCK_NAME), "")?;
+    }
     let engine = match &options.engine {
         NewEngine::Striped {
             targets,
@@ -103,12 +111,13 @@ pub fn create(options: &CreateOptions) -> Result<Volume, Error> {
             Engine::Striped(made.striped(folder, uuid, striped)?)
         }
         NewEngine::Posix { path } => Engine::Posix {
-            path: made.posix(folder, uuid, path.as_deref())?,
+            path: made.posix(folder, uuid, path.as_deref(), options.ownership)?,
         },
         NewEngine::Null => Engine::Null,
     };
     let descriptor = Descriptor {
         uuid: Some(uuid),
+        ownership: options.ownership,
         engine,
     };
     made.descriptor(folder, &descriptor)?;
@@ -287,11 +296,23 @@ impl Made {
         }
     }
 
-    fn posix(&mut self, folder: &Path, uuid: Uuid, path: Option<&Path>) -> Result<PathBuf, Error> {
+    fn posix(
+        &mut self,
+        folder: &Path,
+        uuid: Uuid,
+        path: Option<&Path>,
+        ownership: Ownership,
+    ) -> Result<PathBuf, Error> {
+        let check = |dir: &OwnedFd, path: &Path| match ownership {
+            Ownership::Mapped => nameless(dir, path).map(drop),
+            Ownership::Native => Ok(()),
+        };
         let Some(path) = path else {
             let data = folder.join("data");
             self.dir(&data)?;
-            sync(&self.mark(&data, uuid)?, &data)?;
+            let dir = self.mark(&data, uuid)?;
+            check(&dir, &data)?;
+            sync(&dir, &data)?;
             return Ok("data".into());
         };
         let path = &path.canonicalize().map_err(|source| match source.kind() {
@@ -302,6 +323,7 @@ impl Made {
         if place::read_mark(&dir, path)?.is_some() || path.join(DESCRIPTOR_NAME).exists() {
             return Err(Error::AlreadyAVolume { path: path.clone() });
         }
+        check(&dir, path)?;
         sync(&self.mark(path, uuid)?, path)?;
         Ok(path.clone())
     }

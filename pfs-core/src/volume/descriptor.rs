@@ -29,7 +29,20 @@ const FILE_MAX_BYTES: u64 = 4 << 20;
 pub struct Descriptor {
     /// `None` for a plain directory, which has no descriptor.
     pub uuid: Option<Uuid>,
+    /// Of what a tree of files serves; of nothing else.
+    pub ownership: Ownership,
     pub engine: Engine,
+}
+
+/// Where owners, modes and types of files are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ownership {
+    /// In the host's inodes: they are the host's own.
+    #[default]
+    Native,
+    /// In hidden attributes: on the host all is the volume's owner's, and plain.
+    Mapped,
 }
 
 /// An engine and what it needs to know.
@@ -105,6 +118,8 @@ struct StripedFile {
     #[serde(rename = "engine")]
     _engine: String,
     uuid: Uuid,
+    #[serde(default)]
+    ownership: Ownership,
     #[serde(default = "default_meta")]
     meta: PathBuf,
     layout: LayoutTable,
@@ -143,6 +158,8 @@ struct PosixFile {
     #[serde(rename = "engine")]
     _engine: String,
     uuid: Uuid,
+    #[serde(default)]
+    ownership: Ownership,
     path: PathBuf,
 }
 
@@ -165,6 +182,7 @@ impl Descriptor {
     pub fn plain(path: &Path) -> Descriptor {
         Descriptor {
             uuid: None,
+            ownership: Ownership::Native,
             engine: Engine::Posix { path: path.into() },
         }
     }
@@ -200,13 +218,17 @@ impl Descriptor {
             }
             _ => {}
         }
-        let (uuid, engine) = match head.engine.as_str() {
+        let (uuid, ownership, engine) = match head.engine.as_str() {
             "striped" => striped(parse(text, path)?, path)?,
             "posix" => {
                 let file: PosixFile = parse(text, path)?;
-                (file.uuid, Engine::Posix { path: file.path })
+                let engine = Engine::Posix { path: file.path };
+                (file.uuid, file.ownership, engine)
             }
-            "null" => (parse::<NullFile>(text, path)?.uuid, Engine::Null),
+            "null" => {
+                let file: NullFile = parse(text, path)?;
+                (file.uuid, Ownership::Native, Engine::Null)
+            }
             "cephfs" => {
                 return Err(Error::EngineNotBuilt {
                     path: file(),
@@ -220,8 +242,11 @@ impl Descriptor {
                 })
             }
         };
-        let uuid = Some(uuid);
-        Ok(Descriptor { uuid, engine })
+        Ok(Descriptor {
+            uuid: Some(uuid),
+            ownership,
+            engine,
+        })
     }
 
     /// The descriptor as the text of a `volume.toml`.
@@ -229,6 +254,9 @@ impl Descriptor {
         let mut text = format!("format = {FORMAT}\nengine = \"{}\"\n", self.engine.name());
         if let Some(uuid) = self.uuid {
             let _ = writeln!(text, "uuid = \"{uuid}\"");
+        }
+        if self.ownership == Ownership::Mapped {
+            text.push_str("ownership = \"mapped\"\n");
         }
         match &self.engine {
             Engine::Striped(striped) => {
@@ -256,7 +284,7 @@ impl Descriptor {
     }
 }
 
-fn striped(file: StripedFile, path: &Path) -> Result<(Uuid, Engine), Error> {
+fn striped(file: StripedFile, path: &Path) -> Result<(Uuid, Ownership, Engine), Error> {
     let table = file.layout;
     let layout = Layout::new(table.stripe_unit.0, table.stripe_count, 0);
     let striped = Striped {
@@ -276,7 +304,7 @@ fn striped(file: StripedFile, path: &Path) -> Result<(Uuid, Engine), Error> {
         path: path.into(),
         source,
     })?;
-    Ok((file.uuid, Engine::Striped(striped)))
+    Ok((file.uuid, file.ownership, Engine::Striped(striped)))
 }
 
 /// The table of limits, where there are any.

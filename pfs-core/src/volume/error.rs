@@ -157,6 +157,8 @@ pub enum Error {
 /// Values that fit no volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Impossible {
+    #[error("mapped ownership is for volumes that keep files")]
+    MappedNull,
     #[error("a striped volume needs at least one target")]
     NoTarget,
     #[error("a stripe count of {count} needs as many targets, and there are {targets}")]

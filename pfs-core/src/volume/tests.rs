@@ -12,12 +12,18 @@ fn temp() -> TempDir {
 
 fn striped(path: PathBuf, targets: u32) -> Volume {
     let engine = NewEngine::striped(NewTargets::Inside(targets));
-    create(&CreateOptions { path, engine }).unwrap()
+    create(&CreateOptions {
+        path,
+        ownership: Ownership::Native,
+        engine,
+    })
+    .unwrap()
 }
 
 fn create_at(path: &Path, targets: Vec<PathBuf>) -> Result<Volume, Error> {
     create(&CreateOptions {
         path: path.into(),
+        ownership: Ownership::Native,
         engine: NewEngine::striped(NewTargets::At(targets)),
     })
 }
@@ -134,7 +140,12 @@ fn posix_and_null_volumes() {
     let temp = temp();
     let make = |name: &str, engine| {
         let path = temp.path().join(name);
-        create(&CreateOptions { path, engine }).unwrap()
+        create(&CreateOptions {
+            path,
+            ownership: Ownership::Native,
+            engine,
+        })
+        .unwrap()
     };
     let own = make("own", NewEngine::Posix { path: None });
     assert!(own.path.join("data").is_dir());
@@ -155,6 +166,7 @@ fn posix_and_null_volumes() {
     // It is in a volume already.
     let error = create(&CreateOptions {
         path: temp.path().join("third"),
+        ownership: Ownership::Native,
         engine: NewEngine::Posix { path },
     });
     said(&error.unwrap_err(), &["served", "already"]);
@@ -241,7 +253,12 @@ fn create_refuses_impossible_values() {
             limits: crate::volume::Limits::default(),
         };
         let path = temp.path().join("vol");
-        let error = create(&CreateOptions { path, engine }).unwrap_err();
+        let error = create(&CreateOptions {
+            path,
+            ownership: Ownership::Native,
+            engine,
+        })
+        .unwrap_err();
         assert!(tree(temp.path()).is_empty(), "nothing half-made");
         error
     };
@@ -509,6 +526,44 @@ fn a_descriptor_reads_back_as_written() {
         };
         assert_eq!(parsed(&descriptor.to_toml()).unwrap(), descriptor);
     }
+    let mapped = GOOD.replace("meta =", "ownership = \"mapped\"\nmeta =");
+    let mapped = parsed(&mapped).unwrap();
+    assert_eq!(mapped.ownership, Ownership::Mapped);
+    assert_eq!(parsed(&mapped.to_toml()).unwrap(), mapped);
+    let native = GOOD.replace("meta =", "ownership = \"native\"\nmeta =");
+    assert_eq!(parsed(&native).unwrap(), descriptor);
+}
+
+#[test]
+fn mapped_ownership_from_create_to_open() {
+    let temp = temp();
+    let mapped = |path: &str, engine| {
+        create(&CreateOptions {
+            path: temp.path().join(path),
+            ownership: Ownership::Mapped,
+            engine,
+        })
+    };
+    let error = mapped("null", NewEngine::Null).unwrap_err();
+    said(&error, &["mapped ownership"]);
+    assert!(tree(temp.path()).is_empty(), "nothing half-made");
+    for (path, engine) in [
+        ("posix", NewEngine::Posix { path: None }),
+        ("striped", NewEngine::striped(NewTargets::Inside(2))),
+    ] {
+        let volume = mapped(path, engine).unwrap();
+        assert_eq!(Volume::locate(&volume.path).unwrap(), volume);
+        assert!(Volume::open(&volume.path).unwrap().owner_lock.is_some());
+        // The file is nothing but a place for locks.
+        fs::remove_file(volume.path.join("owner.lock")).unwrap();
+        assert!(Volume::open(&volume.path).unwrap().owner_lock.is_some());
+        let text = fs::read_to_string(volume.path.join(DESCRIPTOR_NAME)).unwrap();
+        let wrong = text.replace("\"mapped\"", "\"maped\"");
+        fs::write(volume.path.join(DESCRIPTOR_NAME), wrong).unwrap();
+        refused(&volume.path, &["volume.toml:5:", "maped", "native"]);
+    }
+    let native = striped(temp.path().join("native"), 1);
+    assert!(Volume::open(&native.path).unwrap().owner_lock.is_none());
 }
 
 #[test]

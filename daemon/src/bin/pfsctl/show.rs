@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use comfy_table::{presets, CellAlignment, Table};
 use pfs_core::target;
 use pfs_core::volume::size::Size;
-use pfs_core::volume::{Engine, Volume, VolumeKind};
+use pfs_core::volume::{Engine, Ownership, Volume, VolumeKind};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -28,6 +28,7 @@ struct Shown {
     engine: &'static str,
     /// `None` for a plain directory.
     uuid: Option<Uuid>,
+    ownership: &'static str,
     /// What a guest's `df` counts.
     capacity_bytes: u64,
     available_bytes: u64,
@@ -114,6 +115,10 @@ fn look(path: &Path) -> Result<Shown, Failure> {
         path,
         engine: descriptor.engine.name(),
         uuid: descriptor.uuid,
+        ownership: match descriptor.ownership {
+            Ownership::Native => "native",
+            Ownership::Mapped => "mapped",
+        },
         capacity_bytes: bytes(whole.blocks),
         available_bytes: bytes(whole.blocks_available),
         source,
@@ -129,6 +134,7 @@ fn print(shown: &Shown) {
     println!("volume    {}", shown.path.display());
     println!("engine    {}", shown.engine);
     println!("uuid      {uuid}");
+    println!("ownership {}", shown.ownership);
     if let Some(source) = &shown.source {
         println!("serves    {}", source.display());
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use pfs_core::volume::size::Size;
-use pfs_core::volume::{self, CreateOptions, Engine, NewEngine, NewTargets};
+use pfs_core::volume::{self, CreateOptions, Engine, NewEngine, NewTargets, Ownership};
 
 use crate::Failure;
 
@@ -40,6 +40,17 @@ pub struct Args {
     /// For posix: the existing directory to serve [default: "data" in the volume's folder]
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
+    /// Where owners and modes are kept; with mapped, the daemon can be an ordinary user
+    #[arg(long, value_name = "WHERE", default_value = "native")]
+    ownership: OwnershipName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OwnershipName {
+    /// In the host's inodes
+    Native,
+    /// In hidden attributes of plain files of the volume's owner
+    Mapped,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -96,6 +107,10 @@ impl Args {
 pub fn create(args: &Args) -> Result<(), Failure> {
     let made = volume::create(&CreateOptions {
         path: args.path.clone(),
+        ownership: match args.ownership {
+            OwnershipName::Native => Ownership::Native,
+            OwnershipName::Mapped => Ownership::Mapped,
+        },
         engine: args.engine()?,
     })?;
     let about = match &made.descriptor.engine {
@@ -109,8 +124,12 @@ pub fn create(args: &Args) -> Result<(), Failure> {
         Engine::Posix { path } => format!(" of {}", made.path.join(path).display()),
         Engine::Null => String::new(),
     };
+    let mapped = match made.descriptor.ownership {
+        Ownership::Mapped => ", ownership mapped",
+        Ownership::Native => "",
+    };
     println!(
-        "made {} volume {} in {}{about}",
+        "made {} volume {} in {}{about}{mapped}",
         made.descriptor.engine.name(),
         made.descriptor.uuid.unwrap_or_default(),
         made.path.display()

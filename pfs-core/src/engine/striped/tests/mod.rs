@@ -17,7 +17,9 @@ use super::*;
 use crate::client::Client;
 use crate::fs::{At, Caller, Created, Entry, Handle, Make, SetAttr, WriteFlags};
 use crate::session::SessionStore;
-use crate::volume::{create, CreateOptions, NewEngine, NewTargets, Volume as VolumePath};
+use crate::volume::{
+    create, CreateOptions, NewEngine, NewTargets, Ownership, Volume as VolumePath,
+};
 
 const UNIT: u64 = 4096;
 const MDT_SIZE: u64 = 8192;
@@ -54,6 +56,7 @@ impl Rig {
         };
         create(&CreateOptions {
             path: dir.path().join("v"),
+            ownership: Ownership::Native,
             engine,
         })
         .unwrap();
