@@ -6,9 +6,11 @@
 //!
 //! - [`session`]: what goes on with nothing in flight.
 //! - [`points`]: a death at each place in the life of a request.
-//! - [`load`]: deaths at any moment, under load. [`orphans`]: files without a name.
+//! - [`load`]: deaths at any moment, under load. [`orphans`]: files without a name. [`sizes`]:
+//!   truncations.
 
 mod load;
 mod orphans;
 mod points;
 mod session;
+mod sizes;

@@ -92,11 +92,12 @@ pub trait FileData: Send + Sync + 'static {
     /// Lets go of a handle's file.
     fn close(&self, io: &mut Io, file: Arc<Self::File>, reply: Reply<()>);
 
-    /// Whether [`truncate`](Self::truncate) of this inode can be called on the worker.
-    fn truncates_at_once(&self, tree: &Tree, inode: &Inode) -> bool;
+    /// Sets the size where that cannot block, and answers whether it did; else
+    /// [`truncate`](Self::truncate) does. Runs on the worker.
+    fn truncate_at_once(&self, tree: &Tree, inode: &Inode, size: u64) -> Result<bool>;
 
     /// Sets the size.
-    fn truncate(&self, tree: &Tree, inode: &Arc<Inode>, size: u64) -> Result<()>;
+    fn truncate(&self, tree: &Tree, inode: &Inode, size: u64) -> Result<()>;
 
     /// The next data or hole at or after `offset`.
     fn lseek(&self, file: &Self::File, offset: u64, whence: u32) -> Result<u64>;

@@ -265,17 +265,25 @@ impl<D: FileData> Shared<D> {
         }
     }
 
-    fn setattr(&self, inode: &Arc<Inode>, set: &SetAttr, may_wait: bool) -> Result<Attr> {
-        if let Some(size) = set.size {
-            match inode.file_type {
-                libc::S_IFREG => {
-                    self.data.truncate(&self.tree, inode, size)?;
-                    self.tree.drop_privileges(inode, false)?;
-                }
-                libc::S_IFDIR => return Err(Errno::ISDIR),
-                _ => return Err(Errno::INVAL),
+    /// Sets the size; unless it may block, only where that cannot. Answers whether it did.
+    fn resize(&self, inode: &Inode, size: u64, may_block: bool) -> Result<bool> {
+        let done = match inode.file_type {
+            libc::S_IFREG if may_block => {
+                self.data.truncate(&self.tree, inode, size)?;
+                true
             }
+            libc::S_IFREG => self.data.truncate_at_once(&self.tree, inode, size)?,
+            libc::S_IFDIR => return Err(Errno::ISDIR),
+            _ => return Err(Errno::INVAL),
+        };
+        if done {
+            self.tree.drop_privileges(inode, false)?;
         }
+        Ok(done)
+    }
+
+    /// Sets all but the size, and answers what the inode then is.
+    fn set_and_get(&self, inode: &Inode, set: &SetAttr, may_wait: bool) -> Result<Attr> {
         self.tree.set_attr(inode, set, may_wait)?;
         self.attr(inode)
     }
@@ -318,15 +326,25 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 
     fn setattr(&self, req: &mut Req<'_>, node: NodeId, set: &SetAttr, reply: Reply<Attr>) {
         let inode = attempt!(reply, self.0.tree.inode(node));
-        if set.size.is_none() || self.0.data.truncates_at_once(&self.0.tree, &inode) {
-            match self.0.setattr(&inode, set, false) {
+        let mut set = *set;
+        if let Some(size) = set.size {
+            if attempt!(reply, self.0.resize(&inode, size, false)) {
+                set.size = None;
+            }
+        }
+        if set.size.is_none() {
+            match self.0.set_and_get(&inode, &set, false) {
                 // Another daemon changes its owner or mode.
                 Err(Errno::AGAIN) => {}
                 result => return reply.send(result),
             }
         }
-        let set = *set;
-        self.blocking(req, reply, move |fs| fs.setattr(&inode, &set, true));
+        self.blocking(req, reply, move |fs| {
+            if let Some(size) = set.size {
+                fs.resize(&inode, size, true)?;
+            }
+            fs.set_and_get(&inode, &set, true)
+        });
     }
 
     fn readlink(&self, _: &mut Req<'_>, node: NodeId, reply: Reply<Vec<u8>>) {
@@ -470,8 +488,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 
     fn open(&self, req: &mut Req<'_>, node: NodeId, how: OpenFlags, reply: Reply<Opened>) {
         let inode = attempt!(reply, self.0.tree.inode(node));
-        let at_once =
-            how.flags & libc::O_TRUNC == 0 || self.0.data.truncates_at_once(&self.0.tree, &inode);
+        let at_once = how.flags & libc::O_TRUNC == 0;
         self.run(req, at_once, reply, move |fs| fs.open(&inode, how));
     }
 

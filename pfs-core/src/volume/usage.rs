@@ -6,6 +6,8 @@
 //!   stay within it. A new limit is seen by all at once. Without limits nothing is counted.
 //! - **Layouts.** Whether any directory or file was ever given a layout of its own: while none
 //!   was, nobody looks for one.
+//! - **Truncations.** A write that was on its way when a file was truncated is done again; a counter
+//!   for all files that fall to it says that one may have been.
 //! - **Who serves.** Whoever uses the volume holds a shared lock on the file; who can have the
 //!   exclusive one is alone.
 //!
@@ -33,6 +35,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"PFSUSAGE");
 const VERSION: u64 = 1;
 /// Length of the file, in bytes.
 const FILE_BYTES: usize = 4096;
+/// Its words.
+const FILE_WORDS: usize = FILE_BYTES / size_of::<AtomicU64>();
 /// No limit.
 const NONE: u64 = u64::MAX;
 
@@ -50,6 +54,8 @@ mod word {
     pub const LAYOUTS: usize = 7;
     /// The smallest mdt_size that a file without a record may have.
     pub const MDT_SIZE_MIN: usize = 8;
+    /// The first of the counters of truncations, each for the files that fall to it.
+    pub const TRUNCATIONS: usize = 256;
 }
 
 /// The limits of a volume; `None` for none.
@@ -203,7 +209,7 @@ impl Usage {
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        debug_assert!(at < FILE_BYTES / size_of::<AtomicU64>());
+        debug_assert!(at < FILE_WORDS);
         // SAFETY: words are within the mapping, which lives as long as `self`.
         unsafe { &*self.words.add(at) }
     }
@@ -230,6 +236,23 @@ impl Usage {
         self.word(word::MDT_SIZE_MIN)
             .fetch_min(mdt_size_bytes, Ordering::Relaxed);
         self.word(word::LAYOUTS).swap(1, Ordering::AcqRel) == 0
+    }
+
+    // ---- truncations ---------------------------------------------------------------------
+
+    fn truncations_of(&self, ino: u64) -> &AtomicU64 {
+        let index = (ino.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
+        self.word(word::TRUNCATIONS + index % (FILE_WORDS - word::TRUNCATIONS))
+    }
+
+    /// How often the inode `ino`, or another that is counted with it, was truncated.
+    pub fn truncations(&self, ino: u64) -> u64 {
+        self.truncations_of(ino).load(Ordering::SeqCst)
+    }
+
+    /// Counts a truncation of the inode `ino`.
+    pub fn count_truncation(&self, ino: u64) {
+        self.truncations_of(ino).fetch_add(1, Ordering::SeqCst);
     }
 
     // ---- limits and counters -------------------------------------------------------------

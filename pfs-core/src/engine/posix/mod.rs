@@ -105,11 +105,14 @@ impl FileData for Posix {
         reply.ok(());
     }
 
-    fn truncates_at_once(&self, _: &Tree, _: &Inode) -> bool {
-        !self.tells_at_close
+    fn truncate_at_once(&self, tree: &Tree, inode: &Inode, size: u64) -> Result<bool> {
+        match self.tells_at_close {
+            true => Ok(false),
+            false => self.truncate(tree, inode, size).map(|()| true),
+        }
     }
 
-    fn truncate(&self, tree: &Tree, inode: &Arc<Inode>, size: u64) -> Result<()> {
+    fn truncate(&self, tree: &Tree, inode: &Inode, size: u64) -> Result<()> {
         ftruncate(tree.reopen(inode, OFlags::WRONLY)?, size)
     }
 

@@ -11,6 +11,7 @@ use super::file_layout::{self, FileLayout};
 use super::lock::{try_lock, wait_lock, Byte, Kind};
 use super::orphans::purge_nameless;
 use super::record::Record;
+use super::size::Holders;
 use super::Volume;
 use crate::fs::{Attr, Errno, Result, Timestamp};
 use crate::io::Fd;
@@ -27,6 +28,7 @@ pub struct File {
     /// The inode on the metadata target, opened as asked.
     pub(super) meta: Fd,
     pub(super) inode: Arc<StripedInode>,
+    pub(super) size_holders: Holders,
     closing: Closing,
 }
 
@@ -51,8 +53,17 @@ impl File {
         Ok(File {
             meta,
             inode,
+            size_holders: Holders::default(),
             closing: Closing::No,
         })
+    }
+
+    /// The objects, made or not, that data up to `end` needs; none where the inode holds all of it.
+    pub(super) fn stripe_for_end(&self, end: u64) -> Result<Option<&Stripe>> {
+        match end > self.inode.mdt_size_bytes(&self.meta)? {
+            true => self.inode.stripe_for_write(&self.meta).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Lets go of the guard. Answers whether a drop then does what may block.
@@ -328,6 +339,11 @@ impl StripedInode {
         Ok(())
     }
 
+    /// How often files were truncated, this one among them.
+    pub fn truncations(&self) -> u64 {
+        self.volume.usage.truncations(self.ino)
+    }
+
     /// Whether the file has no name that a requester could know. `attr` are its attributes now.
     pub fn is_nameless(&self, attr: &Attr) -> bool {
         attr.nlink == 0 || attr.nlink == 1 && self.can_be_orphan && self.is_orphan(attr.ctime)
@@ -382,7 +398,7 @@ fn free_size_blocks(meta: impl AsFd, mdt_size_bytes: u64) {
 
 /// An open file description of its own for the inode behind `meta`: locks belong to that. Where
 /// the inode cannot be opened for writing, it can be read, but not deleted by this process.
-fn open_again(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
+pub(super) fn open_again(volume: &Volume, meta: impl AsFd) -> Result<OwnedFd> {
     match volume.proc.open_fd(&meta, OFlags::RDWR | OFlags::CLOEXEC) {
         Err(Errno::ACCESS | Errno::ROFS | Errno::PERM) => {
             volume.proc.open_fd(&meta, OFlags::RDONLY | OFlags::CLOEXEC)

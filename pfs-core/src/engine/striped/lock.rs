@@ -19,6 +19,11 @@ pub(super) enum Byte {
     Layout = i64::MAX - 8,
     /// Exclusive: one of the inode's names is being removed.
     Names = i64::MAX - 4,
+    /// Shared: the size is being extended. Exclusive: it is being looked at and then extended, or
+    /// set.
+    Resize = i64::MAX - 11,
+    /// Shared: data beyond the size as it was is on its way. Exclusive: the size is being set.
+    Size = i64::MAX - 12,
 }
 
 const _: () = assert!(Byte::Layout as u64 > LOCK_END);

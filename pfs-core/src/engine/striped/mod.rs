@@ -9,6 +9,7 @@
 //!   who may change it.
 //! - [`inode`]: a striped file in use by this process: its objects' descriptors, its guard.
 //! - [`transfer`]: reads and writes. [`ops`]: what may block: truncate, seek, copy, allocate.
+//!   [`size`]: what keeps truncations and writes apart.
 //! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
 //!
 //! - [`orphans`]: files in use without a name. [`names`]: removing names. [`reaper`]: what dead
@@ -38,6 +39,7 @@ mod ops;
 mod orphans;
 mod reaper;
 mod record;
+mod size;
 mod table;
 mod transfer;
 
@@ -214,14 +216,18 @@ impl FileData for Striped {
         }
     }
 
-    fn truncates_at_once(&self, _: &Tree, inode: &Inode) -> bool {
-        let size = crate::tree::attrs::size_fd(&inode.fd);
-        size.is_ok_and(|size| size <= self.shared.mdt_size_min_bytes())
+    fn truncate_at_once(&self, tree: &Tree, inode: &Inode, size: u64) -> Result<bool> {
+        // A large file's blocks may take long to free.
+        if crate::tree::attrs::size_fd(&inode.fd)? > self.shared.mdt_size_min_bytes() {
+            return Ok(false);
+        }
+        ops::truncate_small(&tree.reopen(inode, OFlags::RDWR)?, size)
     }
 
-    fn truncate(&self, tree: &Tree, inode: &Arc<Inode>, size: u64) -> Result<()> {
+    fn truncate(&self, tree: &Tree, inode: &Inode, size: u64) -> Result<()> {
         let meta = tree.reopen(inode, OFlags::RDWR)?;
-        ops::truncate(&self.shared, &meta, size)
+        let ino = tree.shown_ino(inode.ino, inode.dev);
+        ops::truncate(&self.shared, &meta, ino, size)
     }
 
     fn lock_end(&self) -> u64 {

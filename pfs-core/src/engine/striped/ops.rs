@@ -1,14 +1,17 @@
 //! What may block on a striped file: truncate, allocate, seek, copy.
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{fallocate as alloc, ftruncate, seek, FallocateFlags, SeekFrom};
 use rustix::io::{pread, pwrite};
 
 use super::inode::Stripe;
+use super::lock::Kind;
 use super::record::Record;
 use super::transfer::{prepare, touch};
-use super::{File, Volume};
+use super::{size, File, Volume};
+use crate::crash;
 use crate::fs::{Errno, Result};
 use crate::tree::attrs::{drop_capability, size_fd};
 
@@ -18,29 +21,51 @@ const COPY_STEP_BYTES: usize = 1 << 20;
 /// goes on.
 const COPY_MAX: u64 = 64 << 20;
 
-/// Sets the size of the file behind `meta`.
-pub(super) fn truncate(volume: &Volume, meta: &std::os::fd::OwnedFd, size: u64) -> Result<()> {
-    if size < size_fd(meta)? {
-        if let Some(record) = Record::load(meta)? {
-            // Objects first: a crash in between leaves zeros within the size, never old data
-            // beyond it for a later extension to show.
-            let keep = if size > record.mdt_size_bytes {
-                size
-            } else {
-                0
-            };
-            for column in 0..record.layout.stripe_count() {
-                let Some(object) = volume.targets.open(&record, column, false)? else {
-                    continue;
-                };
-                let end = record.layout.object_end(keep, u64::from(column));
-                if size_fd(&object)? > end {
-                    ftruncate(&object, end)?;
-                }
-            }
+/// Sets the size of the file behind `meta`, of inode `ino`; see [`size`].
+pub(super) fn truncate(volume: &Volume, meta: &OwnedFd, ino: u64, size: u64) -> Result<()> {
+    size::wait_alone(meta)?;
+    // Objects first: a crash in between leaves zeros within the size, never old data beyond it for
+    // a later extension to show. Nor does it where the size grows.
+    if let Some(record) = Record::load(meta)? {
+        cut_objects(volume, &record, size.min(size_fd(meta)?))?;
+    }
+    crash::point("objects_cut");
+    ftruncate(meta, size)?;
+    volume.usage.count_truncation(ino);
+    crash::point("size_set");
+    // What was on its way to within the old size, and is not done again by who wrote it.
+    match Record::load(meta)? {
+        Some(record) => cut_objects(volume, &record, size),
+        None => Ok(()),
+    }
+}
+
+/// Sets the size where no object can have a byte and nothing blocks; answers whether it could.
+pub(super) fn truncate_small(meta: &OwnedFd, size: u64) -> Result<bool> {
+    if Record::load(meta)?.is_some() {
+        return Ok(false);
+    }
+    ftruncate(meta, size)?;
+    // Who is about to write to objects records that first: either is seen here, or finds the size.
+    Ok(Record::load(meta)?.is_none())
+}
+
+/// Cuts what objects have beyond `size` bytes of the file.
+fn cut_objects(volume: &Volume, record: &Record, size: u64) -> Result<()> {
+    let keep = match size > record.mdt_size_bytes {
+        true => size,
+        false => 0,
+    };
+    for column in 0..record.layout.stripe_count() {
+        let Some(object) = volume.targets.open(record, column, false)? else {
+            continue;
+        };
+        let end = record.layout.object_end(keep, u64::from(column));
+        if size_fd(&object)? > end {
+            ftruncate(&object, end)?;
         }
     }
-    ftruncate(meta, size)
+    Ok(())
 }
 
 /// `fallocate(2)` with modes 0, keep size, punch hole and zero range.
@@ -68,7 +93,8 @@ pub(super) fn fallocate(file: &File, range: Range<u64>, mode: i32) -> Result<()>
     if range.end > mdt_size {
         let striped = range.start.max(mdt_size)..range.end;
         if !keep_size && range.end > size_fd(&file.meta)? {
-            file.inode.extend(&file.meta, range.end)?;
+            let extend = || file.inode.extend(&file.meta, range.end);
+            size::wait_hold(file, Kind::Shared, extend)?;
         }
         drop_capability(&file.meta)?;
         allocate_objects(file, &striped, kind, punch)?;
@@ -246,13 +272,16 @@ fn write(file: &File, buffer: &[u8], offset: u64) -> Result<()> {
         .checked_add(buffer.len() as u64)
         .filter(|end| *end <= i64::MAX as u64);
     let end = end.ok_or(Errno::FBIG)?;
-    let stripe = match end > file.inode.mdt_size_bytes(&file.meta)? {
-        true => Some(file.inode.stripe_for_write(&file.meta)?),
-        false => None,
+    let stripe = file.stripe_for_end(end)?;
+    let _hold = match stripe {
+        Some(_) => Some(size::wait_hold(file, Kind::Shared, || {
+            match prepare(file, end)? {
+                true => Ok(()),
+                false => file.inode.extend(&file.meta, end),
+            }
+        })?),
+        None => None,
     };
-    if stripe.is_some() {
-        prepare(file, end)?;
-    }
     for piece in pieces(file, stripe, offset, buffer.len() as u64)? {
         let mut part = &buffer[piece.start as usize..][..piece.len as usize];
         let fd = match (piece.object, stripe) {

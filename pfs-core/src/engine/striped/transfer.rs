@@ -8,20 +8,21 @@ use rustix::fs::{
 };
 use rustix::time::{clock_gettime, ClockId};
 
-use super::File;
+use super::lock::Kind;
+use super::{size, File};
 use crate::fs::{Errno, Reply, Result, Slices};
 use crate::io::{Io, Then};
 use crate::layout::Layout;
-use crate::striper::Range;
+use crate::striper;
 use crate::tree::attrs::{drop_capability, size_fd};
 
 /// Names the part of a join that is in the inode; objects have their own numbers.
 const INODE_PART: u64 = u64::MAX;
 
 /// How many bytes of a request are in the inode, and the range of the objects that the rest is.
-fn split(mdt_size: u64, layout: Layout, offset: u64, buf: Slices) -> (u64, Range) {
+fn split(mdt_size: u64, layout: Layout, offset: u64, buf: Slices) -> (u64, striper::Range) {
     let in_inode = mdt_size.saturating_sub(offset).min(buf.len());
-    let range = Range {
+    let range = striper::Range {
         layout,
         offset: offset + in_inode,
         len: buf.len() - in_inode,
@@ -95,69 +96,151 @@ pub(super) fn write(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, rep
     if buf.is_empty() {
         return reply.ok(0);
     }
-    let mdt_size = match file.inode.mdt_size_bytes(&file.meta) {
-        Ok(bytes) => bytes,
-        Err(errno) => return reply.err(errno),
-    };
-    if offset.saturating_add(buf.len()) <= mdt_size {
-        return io.write(
-            &file.meta,
-            buf.parts(0, buf.len()),
-            offset,
-            Then::Count(reply),
-        );
-    }
-    let stripe = match file.inode.stripe_for_write(&file.meta) {
-        Ok(stripe) => stripe,
-        Err(errno) => return reply.err(errno),
-    };
-    let end = offset
-        .checked_add(buf.len())
-        .filter(|end| *end <= i64::MAX as u64);
-    let extended = end.ok_or(Errno::FBIG).and_then(|end| prepare(file, end));
-    if let Err(errno) = extended {
-        return reply.err(errno);
-    }
-    let (in_inode, range) = split(
-        stripe.record.mdt_size_bytes,
-        stripe.record.layout,
+    let write = Write {
+        file: file.clone(),
         offset,
         buf,
-    );
-
-    let len = buf.len() as u32;
-    let join = io.join(Box::new(move |_, result| reply.send(result.map(|_| len))));
-    if in_inode > 0 {
-        let then = Then::Part {
-            join,
-            key: INODE_PART,
-            want: in_inode,
-        };
-        io.write(&file.meta, buf.parts(0, in_inode), offset, then);
+        reply,
+    };
+    match write.begin() {
+        Ok(Range::Inode) => {
+            let parts = buf.parts(0, buf.len());
+            io.write(&file.meta, parts, offset, Then::Count(write.reply));
+        }
+        Ok(Range::Within { truncations }) => write.within(io, truncations),
+        Ok(Range::Beyond) => write.beyond(io),
+        Err(errno) => write.reply.err(errno),
     }
-    range.write(io, join, |object| {
-        file.inode.object_for_write(&file.meta, stripe, object)
-    });
-    io.seal(join);
 }
 
-/// Makes of the inode's size, times and privileges what a write that ends at `end` makes of them,
-/// before its data goes to the objects: the kernel that keeps the inode does not see that write.
-pub(super) fn prepare(file: &File, end: u64) -> Result<()> {
+/// A write on its way.
+pub(super) struct Write {
+    pub file: Arc<File>,
+    pub offset: u64,
+    pub buf: Slices,
+    pub reply: Reply<u32>,
+}
+
+/// What a write goes to.
+enum Range {
+    /// The inode alone, of which the kernel takes care.
+    Inode,
+    /// The file as it is, at so many [truncations](size).
+    Within { truncations: u64 },
+    /// Beyond its end.
+    Beyond,
+}
+
+impl Write {
+    fn end(&self) -> Result<u64> {
+        let end = self.offset.checked_add(self.buf.len());
+        end.filter(|end| *end <= i64::MAX as u64).ok_or(Errno::FBIG)
+    }
+
+    fn begin(&self) -> Result<Range> {
+        let (file, end) = (&self.file, self.end()?);
+        if file.stripe_for_end(end)?.is_none() {
+            return Ok(Range::Inode);
+        }
+        // Before the size is looked at.
+        let truncations = file.inode.truncations();
+        Ok(match prepare(file, end)? {
+            true => Range::Within { truncations },
+            false => Range::Beyond,
+        })
+    }
+
+    /// Writes within the size, as long as it stays that.
+    fn within(self, io: &mut Io, truncations: u64) {
+        self.start(io, move |io, write, result| {
+            if write.file.inode.truncations() == truncations {
+                write.reply.send(result);
+            } else {
+                write.beyond(io);
+            }
+        });
+    }
+
+    /// Writes after the size was extended, if it has to be, with truncations kept out.
+    pub fn beyond(self, io: &mut Io) {
+        match size::try_hold(&self.file, Kind::Shared, || self.extend()) {
+            Ok(Some((hold, ()))) => self.held(io, hold),
+            Ok(None) => self.wait(io),
+            Err(errno) => self.reply.err(errno),
+        }
+    }
+
+    /// Goes on as soon as a truncation is through.
+    fn wait(self, io: &mut Io) {
+        let worker = io.mailbox().clone();
+        io.blocking(
+            move || match size::wait_hold(&self.file, Kind::Shared, || self.extend()) {
+                Ok((hold, ())) => worker.run(move |io| self.held(io, hold)),
+                Err(errno) => self.reply.err(errno),
+            },
+        );
+    }
+
+    /// The size before data; the times change with it.
+    fn extend(&self) -> Result<()> {
+        self.file.inode.extend(&self.file.meta, self.end()?)
+    }
+
+    /// Writes; `hold` goes when the data is down.
+    pub fn held(self, io: &mut Io, hold: impl Send + 'static) {
+        self.start(io, move |_, write, result| {
+            drop(hold);
+            write.reply.send(result);
+        });
+    }
+
+    /// Starts all I/O; `then` runs when it is done.
+    fn start(self, io: &mut Io, then: impl FnOnce(&mut Io, Write, Result<u32>) + 'static) {
+        let (file, offset, buf) = (self.file.clone(), self.offset, self.buf);
+        let stripe = match self.end().and_then(|end| file.stripe_for_end(end)) {
+            Ok(Some(stripe)) => stripe,
+            Ok(None) => {
+                let then = Then::Call(Box::new(move |io, result| then(io, self, result)));
+                return io.write(&file.meta, buf.parts(0, buf.len()), offset, then);
+            }
+            Err(errno) => return then(io, self, Err(errno)),
+        };
+        let (mdt_size, layout) = (stripe.record.mdt_size_bytes, stripe.record.layout);
+        let (in_inode, range) = split(mdt_size, layout, offset, buf);
+        let join = io.join(Box::new(move |io, result| {
+            then(io, self, result.map(|_| buf.len() as u32));
+        }));
+        if in_inode > 0 {
+            let then = Then::Part {
+                join,
+                key: INODE_PART,
+                want: in_inode,
+            };
+            io.write(&file.meta, buf.parts(0, in_inode), offset, then);
+        }
+        range.write(io, join, |object| {
+            file.inode.object_for_write(&file.meta, stripe, object)
+        });
+        io.seal(join);
+    }
+}
+
+/// Whether a write that ends at `end` is within the size. Makes of the inode's privileges and, if so,
+/// of its times what the write makes of them: the kernel that keeps the inode does not see it.
+pub(super) fn prepare(file: &File, end: u64) -> Result<bool> {
     drop_capability(&file.meta)?;
     let mask = StatxFlags::SIZE | StatxFlags::MTIME;
     let stat = statx(&file.meta, c"", AtFlags::EMPTY_PATH, mask)?;
     if end > stat.stx_size {
-        // Changes the times as well.
-        return file.inode.extend(&file.meta, end);
+        return Ok(false);
     }
     // As the kernel does: a time within the same tick of the clock is not written again.
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let changed = (stat.stx_mtime.tv_sec, i64::from(stat.stx_mtime.tv_nsec));
-    if changed >= (now.tv_sec, now.tv_nsec) && changed.0 <= now.tv_sec + 1 {
-        return Ok(());
+    if changed < (now.tv_sec, now.tv_nsec) || changed.0 > now.tv_sec + 1 {
+        touch(file)?;
     }
-    touch(file)
+    Ok(true)
 }
 
 /// Sets the modification time to now.

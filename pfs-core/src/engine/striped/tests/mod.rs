@@ -84,6 +84,16 @@ impl Rig {
         list(&self.path().join("meta/orphans"))
     }
 
+    /// Whether the volume's one file with objects, of `size` bytes, has no byte beyond.
+    fn ends_at(&self, size: u64) -> bool {
+        let columns = self.objects().len() as u64;
+        let end = match size > MDT_SIZE {
+            true => size.next_multiple_of(UNIT * columns) / columns,
+            false => 0,
+        };
+        self.objects().concat().iter().all(|len| *len <= end)
+    }
+
     /// Whether nothing is left of any file with objects or without a name.
     fn is_clean(&self) -> bool {
         self.orphans().is_empty() && self.objects().iter().all(Vec::is_empty)
@@ -137,6 +147,7 @@ impl Mount {
     }
 
     fn write(&mut self, file: Open, offset: u64, data: &[u8]) {
+        let flags = WriteFlags::default();
         let mut data = data.to_vec();
         let list = [iov(&mut data)];
         // SAFETY: `data` and `list` live until `call` has the answer.
@@ -146,7 +157,6 @@ impl Mount {
             handle: file.handle,
             offset,
         };
-        let flags = WriteFlags::default();
         let wrote: u32 = self
             .client
             .call(|fs, req, reply| fs.write(req, at, buf, flags, reply))
@@ -213,15 +223,18 @@ impl Mount {
     }
 
     fn truncate(&mut self, file: Open, size: u64) {
+        assert_eq!(self.set_size(file, size).size, size);
+    }
+
+    /// Truncates; answers what the file is then, which others may have changed.
+    fn set_size(&mut self, file: Open, size: u64) -> Attr {
         let set = SetAttr {
             size: Some(size),
             ..SetAttr::default()
         };
-        let attr: Attr = self
-            .client
+        self.client
             .call(|fs, req, reply| fs.setattr(req, file.node, &set, reply))
-            .unwrap();
-        assert_eq!(attr.size, size);
+            .unwrap()
     }
 
     fn fallocate(&mut self, file: Open, offset: u64, len: u64, mode: i32) {

@@ -1,5 +1,7 @@
 //! Several daemons on one file at once.
 
+use std::sync::Mutex;
+
 use super::*;
 
 #[test]
@@ -38,4 +40,99 @@ fn daemons_that_extend_one_file_at_once_lose_nothing() {
             "write {index} is damaged"
         );
     }
+}
+
+/// A file's size before each round: a write to it takes long enough to be met half-way.
+const WHOLE: u64 = 6 << 20;
+
+/// Rounds of one write in one daemon and some truncations, to `cuts`, in another, at once. The file
+/// then has either the write's bytes, all of them, and a size of `with`; or none, and one of
+/// `without`.
+fn truncate_while_writing(write: std::ops::Range<u64>, cuts: &[u64], with: u64, without: u64) {
+    const ROUNDS: usize = 60;
+    let rig = Rig::new(3);
+    let step = std::sync::Barrier::new(2);
+    let failure = Mutex::new(None);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut mount = rig.mount();
+            for _ in 0..ROUNDS {
+                step.wait();
+                if failure.lock().unwrap().is_some() {
+                    return;
+                }
+                let file = mount.open(c"f");
+                step.wait();
+                for size in cuts {
+                    mount.set_size(file, *size);
+                }
+                step.wait();
+                mount.release(file);
+            }
+        });
+        let mut mount = rig.mount();
+        for round in 0..ROUNDS {
+            let file = mount.create(c"f");
+            mount.write(file, 0, &vec![1; WHOLE as usize]);
+            step.wait();
+            let bytes = vec![2; (write.end - write.start) as usize];
+            step.wait();
+            mount.write(file, write.start, &bytes);
+            step.wait();
+            let data = mount.read(file, 0, 2 * WHOLE as usize);
+            let cut = *cuts.iter().min().unwrap();
+            let wrong = what_is_wrong(&data, &write, cut, with, without);
+            let beyond = !rig.ends_at(data.len() as u64);
+            let wrong = wrong.or(beyond.then_some("bytes beyond the end"));
+            if let Some(what) = wrong {
+                *failure.lock().unwrap() = Some(format!("round {round}: {what}"));
+                step.wait();
+                return;
+            }
+            mount.unlink(c"f");
+            mount.release(file);
+        }
+    });
+    assert_eq!(failure.into_inner().unwrap(), None);
+}
+
+fn what_is_wrong(
+    data: &[u8],
+    write: &std::ops::Range<u64>,
+    cut: u64,
+    with: u64,
+    without: u64,
+) -> Option<&'static str> {
+    let size = data.len() as u64;
+    let all = |from: u64, to: u64, byte: u8| {
+        let part = &data[from.min(size) as usize..to.min(size) as usize];
+        part.iter().all(|found| *found == byte)
+    };
+    if !all(0, cut, 1) {
+        return Some("what nobody touched is damaged");
+    }
+    if !all(cut, write.start, 0) || !all(write.end, u64::MAX, 0) {
+        return Some("old bytes are there again");
+    }
+    let there = all(write.start, write.end, 2) && size == with;
+    let cut_off = all(write.start, write.end, 0) && size == without;
+    (!there && !cut_off).then_some("half of the write is there")
+}
+
+#[test]
+fn a_write_and_a_truncation_at_once_come_one_after_the_other() {
+    let (write, cut) = (WHOLE / 8..WHOLE * 7 / 8, WHOLE / 16);
+    truncate_while_writing(write.clone(), &[cut], write.end, cut);
+}
+
+#[test]
+fn a_write_beyond_the_end_and_a_truncation_at_once_do_too() {
+    let (write, cut) = (WHOLE * 7 / 8..WHOLE * 9 / 8, WHOLE / 16);
+    truncate_while_writing(write.clone(), &[cut], write.end, cut);
+}
+
+#[test]
+fn a_write_is_not_cut_in_half_by_a_truncation_and_an_extension() {
+    let (write, cut) = (WHOLE / 8..WHOLE * 7 / 8, WHOLE / 16);
+    truncate_while_writing(write, &[cut, WHOLE], WHOLE, WHOLE);
 }
