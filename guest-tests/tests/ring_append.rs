@@ -10,8 +10,8 @@ use guest_tests::ring::fuse::{ops, Handle, SessionConfig};
 const APPEND: i32 = libc::O_WRONLY | libc::O_APPEND;
 const RECORD: usize = 1000;
 
-fn volumes() -> [Volume; 1] {
-    [Volume::posix()]
+fn volumes() -> [Volume; 2] {
+    [Volume::posix(), Volume::striped()]
 }
 
 /// A record that no other is like.

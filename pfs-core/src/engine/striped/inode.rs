@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rustix::fs::{fallocate, fsetxattr, FallocateFlags, OFlags, XattrFlags};
 use rustix::time::{clock_gettime, ClockId};
 
+use super::append::Appends;
 use super::file_layout::{self, FileLayout};
 use super::lock::{try_lock, wait_lock, Byte, Kind};
 use super::orphans::purge_nameless;
@@ -29,6 +30,7 @@ pub struct File {
     pub(super) meta: Fd,
     pub(super) inode: Arc<StripedInode>,
     pub(super) size_holders: Holders,
+    pub(super) appends: Appends,
     closing: Closing,
 }
 
@@ -54,6 +56,7 @@ impl File {
             meta,
             inode,
             size_holders: Holders::default(),
+            appends: Appends::default(),
             closing: Closing::No,
         })
     }

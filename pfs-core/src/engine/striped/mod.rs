@@ -9,7 +9,7 @@
 //!   who may change it.
 //! - [`inode`]: a striped file in use by this process: its objects' descriptors, its guard.
 //! - [`transfer`]: reads and writes. [`ops`]: what may block: truncate, seek, copy, allocate.
-//!   [`size`]: what keeps truncations and writes apart.
+//!   [`size`]: what keeps truncations and writes apart. [`append`]: who gets which place.
 //! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
 //!
 //! - [`orphans`]: files in use without a name. [`names`]: removing names. [`reaper`]: what dead
@@ -27,6 +27,7 @@
 //! *Always a name.* A file with objects, or one open in the process that removes it, moves to the
 //! orphans when its last name goes, so that it is found after a crash.
 
+mod append;
 pub mod check;
 mod file_layout;
 mod inode;
@@ -180,8 +181,7 @@ impl FileData for Striped {
         buf: Slices,
         reply: Reply<u32>,
     ) {
-        // The end as the requester has seen it.
-        transfer::write(io, file, append.offset, buf, reply);
+        append::append(io, file, append, buf, reply);
     }
 
     fn flush(&self, _: &mut Io, _: &Arc<File>, reply: Reply<()>) {

@@ -147,7 +147,18 @@ impl Mount {
     }
 
     fn write(&mut self, file: Open, offset: u64, data: &[u8]) {
-        let flags = WriteFlags::default();
+        self.write_with(file, offset, data, WriteFlags::default());
+    }
+
+    fn append(&mut self, file: Open, offset: u64, data: &[u8]) {
+        let flags = WriteFlags {
+            append: true,
+            ..WriteFlags::default()
+        };
+        self.write_with(file, offset, data, flags);
+    }
+
+    fn write_with(&mut self, file: Open, offset: u64, data: &[u8], flags: WriteFlags) {
         let mut data = data.to_vec();
         let list = [iov(&mut data)];
         // SAFETY: `data` and `list` live until `call` has the answer.

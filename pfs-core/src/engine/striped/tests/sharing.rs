@@ -42,6 +42,64 @@ fn daemons_that_extend_one_file_at_once_lose_nothing() {
     }
 }
 
+#[test]
+fn daemons_that_append_to_one_file_lose_nothing() {
+    const WRITES: u64 = 300;
+    const WRITERS: usize = 3;
+    let rig = Rig::new(3);
+    rig.mount().create(c"log");
+    let len_of = |writer: usize, index: u64| 1000 * (writer as u64 + 1) + index;
+    let byte_of = |writer: usize, index: u64| (writer as u64 * 80 + index % 80) as u8 + 1;
+    let writer = |writer: usize| {
+        let mut mount = rig.mount();
+        let file = mount.open(c"log");
+        for index in 0..WRITES {
+            let data = vec![byte_of(writer, index); len_of(writer, index) as usize];
+            // What it takes for the end does not matter.
+            mount.append(file, index * 7 % 5000, &data);
+            assert!(mount.size(file) >= data.len() as u64);
+        }
+        mount.release(file);
+    };
+    std::thread::scope(|scope| {
+        for lane in 0..WRITERS {
+            scope.spawn(move || writer(lane));
+        }
+    });
+    let mut mount = rig.mount();
+    let file = mount.open(c"log");
+    let data = mount.read(file, 0, 16 << 20);
+    let (mut rest, mut next) = (&data[..], [0; WRITERS]);
+    while let Some(first) = rest.first() {
+        let writer = usize::from(first - 1) / 80;
+        let index = next[writer];
+        let (record, tail) = rest.split_at(len_of(writer, index) as usize);
+        let whole = record.iter().all(|byte| *byte == byte_of(writer, index));
+        assert!(whole, "record {index} of writer {writer}");
+        next[writer] += 1;
+        rest = tail;
+    }
+    assert_eq!(next, [WRITES; WRITERS]);
+}
+
+#[test]
+fn an_append_that_stays_in_the_inode_makes_no_object() {
+    let rig = Rig::new(2);
+    let mut mount = rig.mount();
+    let file = mount.create(c"f");
+    for _ in 0..8 {
+        mount.append(file, 0, &[1; 1000]);
+    }
+    assert!(rig.objects().iter().all(Vec::is_empty));
+    assert_eq!(mount.read(file, 0, 9000), [1; 8000]);
+    mount.append(file, 0, &[2; 1000]);
+    assert_eq!(
+        mount.read(file, 0, 9999),
+        [vec![1; 8000], vec![2; 1000]].concat()
+    );
+    assert!(!rig.objects().concat().is_empty());
+}
+
 /// A file's size before each round: a write to it takes long enough to be met half-way.
 const WHOLE: u64 = 6 << 20;
 
