@@ -97,18 +97,14 @@ pub(super) fn fallocate(file: &File, range: Range<u64>, mode: i32) -> Result<()>
             size::wait_hold(file, Kind::Shared, extend)?;
         }
         drop_capability(&file.meta)?;
-        allocate_objects(file, &striped, kind, punch)?;
+        allocate_objects(file, &striped, mode)?;
         touch(file)?;
     }
     Ok(())
 }
 
-fn allocate_objects(
-    file: &File,
-    range: &Range<u64>,
-    kind: FallocateFlags,
-    punch: bool,
-) -> Result<()> {
+fn allocate_objects(file: &File, range: &Range<u64>, mode: FallocateFlags) -> Result<()> {
+    let punch = mode.contains(FallocateFlags::PUNCH_HOLE);
     let stripe = match punch {
         true => match file.inode.stripe(&file.meta)? {
             Some(stripe) => stripe,
@@ -124,13 +120,9 @@ fn allocate_objects(
             false => Some(file.inode.object_for_write(&file.meta, stripe, object)?),
         };
         if let Some(fd) = fd.filter(|_| !run.is_empty()) {
-            // An object's own length says nothing: what it lacks within the size reads as zeros.
-            alloc(
-                &fd,
-                kind | FallocateFlags::KEEP_SIZE,
-                run.start,
-                run.end - run.start,
-            )?;
+            // What an object lacks within the size reads as zeros: its length only tells a check
+            // that nothing is missing there.
+            alloc(&fd, mode, run.start, run.end - run.start)?;
         }
     }
     Ok(())

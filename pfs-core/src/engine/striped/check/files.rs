@@ -1,5 +1,7 @@
 //! One file against its objects.
 
+use std::path::PathBuf;
+
 use rustix::fs::{
     ftruncate, lsetxattr, openat2, statat, AtFlags, FileType, Mode, OFlags, ResolveFlags,
     XattrFlags,
@@ -15,6 +17,15 @@ use crate::fs::Errno;
 const NO_RECORD: &str = "which objects the file has is lost: remove the file, or restore it";
 /// Why a file with another's objects is left.
 const SHARED: &str = "a copy made on the host: remove the copy's attribute user.pfs.file";
+
+/// An object with data beyond its file's end.
+pub(super) struct Beyond {
+    record: Record,
+    column: u32,
+    path: PathBuf,
+    /// Where it should end, in bytes.
+    end: u64,
+}
 
 /// An object as it is on a target.
 enum Found {
@@ -45,15 +56,17 @@ impl Checker<'_> {
         }
         match self.ids.insert(record.object_id, met.stat.st_ino) {
             Some(other) if other != met.stat.st_ino => {
+                self.shared.insert(record.object_id);
                 self.leave(Kind::SharedObjects, met.path, SHARED);
                 return Ok(());
             }
             _ => {}
         }
+        let mut data_end = 0;
         for column in 0..record.layout.stripe_count() {
-            self.check_object(met, &record, column)?;
+            data_end = data_end.max(self.check_object(met, &record, column)?);
         }
-        Ok(())
+        self.check_tail(met, &record, data_end)
     }
 
     /// Whether the volume has the targets that a record names.
@@ -78,20 +91,23 @@ impl Checker<'_> {
         }
     }
 
-    fn check_object(&mut self, met: &Met<'_>, record: &Record, column: u32) -> Result<(), Error> {
+    /// Answers where in the file the object's data ends.
+    fn check_object(&mut self, met: &Met<'_>, record: &Record, column: u32) -> Result<u64, Error> {
         match self.look_at(record, column)? {
-            Found::Absent if record.made.has(column) => self.missing(met, record, column),
-            Found::Absent => Ok(()),
+            Found::Absent if record.made.has(column) => self.missing(met, record, column)?,
+            Found::Absent => {}
             Found::Other => {
-                self.leave(
-                    Kind::Foreign,
-                    self.place_of(record, column),
-                    super::report::NOT_OURS,
-                );
-                Ok(())
+                let place = self.place_of(record, column);
+                self.leave(Kind::Foreign, place, super::report::NOT_OURS);
             }
-            Found::Regular { len } => self.check_end(met, record, column, len),
+            Found::Regular { len } => {
+                self.check_end(met, record, column, len)?;
+                let last = len.checked_sub(1);
+                let at = last.and_then(|at| record.layout.file_offset(u64::from(column), at));
+                return Ok(at.map_or(0, |at| at + 1));
+            }
         }
+        Ok(0)
     }
 
     fn look_at(&self, record: &Record, column: u32) -> Result<Found, Error> {
@@ -160,16 +176,34 @@ impl Checker<'_> {
                 _ => {}
             }
         };
-        let dir = &self.volume.targets[self.target_of(record, column) as usize];
-        let dir = rustix::io::fcntl_dupfd_cloexec(dir, 0)
-            .map_err(Error::io("open", self.place_of(record, column)))?;
-        self.mend_alone(Kind::DataBeyondEnd, met.path, || {
-            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            let path = path_of(record);
-            let object = openat2(dir, path.as_str(), flags, Mode::empty(), within)?;
-            ftruncate(object, end_of(record, column, size))
+        self.beyond.push(Beyond {
+            record: record.clone(),
+            column,
+            path: met.path.into(),
+            end: end_of(record, column, size),
         });
+        Ok(())
+    }
+
+    /// Cuts what objects have beyond their files' ends, now that all files are known: another file
+    /// with the same objects may be longer.
+    pub(super) fn mend_ends(&mut self) -> Result<(), Error> {
+        for beyond in std::mem::take(&mut self.beyond) {
+            let (record, column) = (&beyond.record, beyond.column);
+            if self.shared.contains(&record.object_id) {
+                continue;
+            }
+            let dir = &self.volume.targets[self.target_of(record, column) as usize];
+            let dir = rustix::io::fcntl_dupfd_cloexec(dir, 0)
+                .map_err(Error::io("open", self.place_of(record, column)))?;
+            self.mend_alone(Kind::DataBeyondEnd, &beyond.path, || {
+                let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                let path = path_of(record);
+                let object = openat2(dir, path.as_str(), flags, Mode::empty(), within)?;
+                ftruncate(object, beyond.end)
+            });
+        }
         Ok(())
     }
 }

@@ -7,14 +7,15 @@
 //!
 //! - [`report`]: what is found and what became of it.
 //! - [`walk`]: the namespace, name by name, at any depth with one descriptor.
-//! - [`objects`]: the list of objects. [`files`]: one file against its objects. [`counters`]: the
-//!   page that daemons share. [`orphans`]: files without a name.
+//! - [`objects`]: the list of objects. [`files`]: one file against its objects. [`tail`]: sizes past
+//!   the data. [`counters`]: the page that daemons share. [`orphans`]: files without a name.
 
 mod counters;
 mod files;
 mod objects;
 mod orphans;
 mod report;
+mod tail;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -76,6 +77,7 @@ pub fn check(volume: CheckedVolume, repair: bool, progress: Progress<'_>) -> Res
     let mut checker = Checker::new(volume, repair, progress);
     checker.list_objects()?;
     checker.walk_all()?;
+    checker.mend_ends()?;
     checker.judge_objects()?;
     checker.judge_counters()?;
     Ok(checker.report)
@@ -101,6 +103,10 @@ struct Checker<'a> {
     objects: HashMap<Uuid, Vec<u32>>,
     /// Files with objects that were met, and their inodes.
     ids: HashMap<Uuid, u64>,
+    /// Objects that several files have.
+    shared: HashSet<Uuid>,
+    /// Objects with data beyond their files' ends.
+    beyond: Vec<files::Beyond>,
     /// Inodes with several names that were met.
     linked: HashSet<u64>,
     /// Files of which it is not known what objects they have.
@@ -124,6 +130,8 @@ impl<'a> Checker<'a> {
             report,
             objects: HashMap::new(),
             ids: HashMap::new(),
+            shared: HashSet::new(),
+            beyond: Vec::new(),
             linked: HashSet::new(),
             unreadable: 0,
             mdt_size_min_bytes: None,

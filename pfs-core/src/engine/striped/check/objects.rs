@@ -18,6 +18,10 @@ use crate::target::{folder_name, FANOUT, OBJECTS_NAME};
 /// Why objects stay that may be a file's whose record cannot be read.
 const MAY_BE_NEEDED: &str = "it may belong to a file whose record cannot be read";
 
+/// Why objects stay whose file has its objects elsewhere.
+const MISPLACED: &str =
+    "its file should have it on another target: were targets in volume.toml taken out or reordered?";
+
 impl Checker<'_> {
     /// The target of a record's object.
     pub(super) fn target_of(&self, record: &Record, column: u32) -> u32 {
@@ -142,6 +146,10 @@ impl Checker<'_> {
         let place = self.place(target, id);
         if !self.volume.alone {
             self.leave(Kind::LostObject, place, NOT_ALONE);
+            return Ok(());
+        }
+        if self.ids.contains_key(&id) {
+            self.leave(Kind::LostObject, place, MISPLACED);
             return Ok(());
         }
         if self.unreadable > 0 {

@@ -22,6 +22,8 @@ pub enum Kind {
     MissingObject,
     /// An object has data beyond its file's end: a truncation was cut off.
     DataBeyondEnd,
+    /// A file is longer than its data: its last write was cut off.
+    SizePastData,
     /// A removed file that nobody uses any more.
     HalfRemoved,
     /// It cannot be read which objects a file has.
@@ -51,6 +53,7 @@ impl Kind {
             Kind::LostObject => "lost-object",
             Kind::MissingObject => "missing-object",
             Kind::DataBeyondEnd => "data-beyond-end",
+            Kind::SizePastData => "size-past-data",
             Kind::HalfRemoved => "half-removed",
             Kind::DamagedRecord => "damaged-record",
             Kind::DamagedLayout => "damaged-layout",
@@ -71,6 +74,7 @@ impl fmt::Display for Kind {
             Kind::LostObject => "object without a file",
             Kind::MissingObject => "file lacks an object, and reads as zeros there",
             Kind::DataBeyondEnd => "object has data beyond its file's end",
+            Kind::SizePastData => "file is longer than its data, and reads as zeros there",
             Kind::HalfRemoved => "removed file is still there",
             Kind::DamagedRecord => "record of a file's objects cannot be read",
             Kind::DamagedLayout => "layout is none that can be",

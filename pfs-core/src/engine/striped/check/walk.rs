@@ -8,11 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{fstat, lgetxattr, openat, statat, AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{fstat, getxattr, openat, statat, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
 use super::{Checker, Error, Kind, Step};
 use crate::engine::striped::file_layout::{self, FileLayout};
+use crate::engine::striped::record;
 use crate::fs::{Errno, XattrName};
+
+/// Why a damaged layout is left.
+const LAYOUT_LOST: &str =
+    "how much of the file is in its inode is lost: set its attribute user.pfs.layout by hand";
 
 /// What a walk looks at.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,10 +39,16 @@ pub(super) struct Met<'a> {
 }
 
 impl Met<'_> {
-    /// An attribute, read without opening the inode.
+    /// An attribute of the file or directory: `ENOENT` where the name means another by now.
     pub fn xattr(&self, name: &XattrName) -> Result<Option<Vec<u8>>, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(self.dir, self.name, flags, Mode::empty())?;
+        if fstat(&fd)?.st_ino != self.stat.st_ino {
+            return Err(Errno::NOENT);
+        }
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let mut value = vec![0u8; 2048];
-        match lgetxattr(self.host_path().as_c_str(), name.as_c_str(), &mut value[..]) {
+        match getxattr(path.as_str(), name.as_c_str(), &mut value[..]) {
             Ok(len) => {
                 value.truncate(len);
                 Ok(Some(value))
@@ -219,6 +230,15 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether only a layout of its own says where a file's bytes are: it has no record, and more of
+    /// them than files of the volume keep in their inodes.
+    fn needs_layout(&self, met: &Met<'_>) -> bool {
+        let is_file = FileType::from_raw_mode(met.stat.st_mode) == FileType::RegularFile;
+        is_file
+            && met.stat.st_size as u64 > self.default_layout().mdt_size_bytes
+            && !matches!(met.xattr(record::xattr_name()), Ok(Some(_)))
+    }
+
     /// Whether the layout of its own that an inode may have is one.
     fn check_layout(&mut self, met: &Met<'_>) -> Result<(), Error> {
         let value = match met.xattr(file_layout::xattr_name()) {
@@ -230,6 +250,9 @@ impl Checker<'_> {
             Some(layout) => {
                 let min = self.mdt_size_min_bytes.unwrap_or(u64::MAX);
                 self.mdt_size_min_bytes = Some(min.min(layout.mdt_size_bytes));
+            }
+            None if self.needs_layout(met) => {
+                self.leave(Kind::DamagedLayout, met.path, LAYOUT_LOST);
             }
             None => {
                 let path = met.host_path();
