@@ -428,3 +428,58 @@ fn a_check_tells_by_its_exit_code() {
         Some(0)
     );
 }
+
+#[test]
+fn limits_are_set_and_shown() {
+    let temp = temp();
+    let dir = temp.path();
+    let made = ok(
+        dir,
+        &[
+            "volume",
+            "create",
+            "v",
+            "--capacity",
+            "10G",
+            "--inodes",
+            "1M",
+        ],
+    );
+    assert!(made.contains("capacity 10G, inodes 1M"), "{made}");
+    let limits = |volume| shown(dir, volume)["limits"].clone();
+    assert_eq!(limits("v")["capacity_bytes"], 10u64 << 30);
+    assert_eq!(limits("v")["inodes"], 1 << 20);
+    assert_eq!(limits("v")["used_inodes"], 0);
+    assert_eq!(shown(dir, "v")["capacity_bytes"], 10u64 << 30);
+    assert_eq!(
+        ok(dir, &["volume", "set", "v", "--capacity", "20M"]),
+        "capacity 20M, inodes 1M\n"
+    );
+    assert_eq!(limits("v")["capacity_bytes"], 20 << 20);
+    assert!(ok(dir, &["volume", "show", "v"]).contains("limits    capacity 20M, inodes 1M; used "));
+    assert_eq!(
+        ok(
+            dir,
+            &["volume", "set", "v", "--capacity=none", "--inodes=none"]
+        ),
+        "capacity none, inodes none\n"
+    );
+    assert_eq!(limits("v")["used_bytes"], serde_json::Value::Null);
+    let text = fs::read_to_string(dir.join("v/volume.toml")).unwrap();
+    assert!(!text.contains("limits"), "{text}");
+
+    refused(dir, &["volume", "set", "v"], &["--capacity"]);
+    for bad in ["0", "ten", "-5", "16777216T"] {
+        refused(dir, &["volume", "set", "v", "--capacity", bad], &[]);
+        refused(dir, &["volume", "create", "w", "--inodes", bad], &[]);
+    }
+    assert!(!dir.join("w").exists());
+    ok(dir, &["volume", "create", "p", "--engine", "posix"]);
+    let words = ["only a striped volume has limits", "posix"];
+    refused(dir, &["volume", "set", "p", "--capacity", "1G"], &words);
+    let posix = [
+        "volume", "create", "q", "--engine", "posix", "--inodes", "5",
+    ];
+    refused(dir, &posix, &words);
+    assert!(!dir.join("q").exists());
+}

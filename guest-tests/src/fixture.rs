@@ -53,6 +53,14 @@ impl Volume {
         volume
     }
 
+    /// A striped volume, made with more options of `pfsctl volume create`.
+    pub fn striped_with(options: &[&str]) -> Volume {
+        let volume = Volume::in_new_folder(true, false);
+        let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+        volume.create(&[&Volume::striped_options()[..], &options].concat());
+        volume
+    }
+
     /// A striped volume of mapped ownership, made and served by an [ordinary
     /// user](ORDINARY_USER).
     pub fn mapped() -> Volume {
@@ -222,6 +230,12 @@ fn objects_in(folder: &Path) -> Vec<Object> {
 pub fn pfsctl(args: &[&str]) -> Output {
     let program = binaries::pfsctl().expect("pfsctl's binary");
     succeed(Command::new(program).args(args))
+}
+
+/// Runs `pfsctl`.
+pub fn try_pfsctl(args: &[&str]) -> Output {
+    let program = binaries::pfsctl().expect("pfsctl's binary");
+    Command::new(program).args(args).output().expect("pfsctl")
 }
 
 fn succeed(command: &mut Command) -> Output {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
 
 use super::names::file_flags;
-use super::{Inode, Stat, Tree, XattrChange};
+use super::{Budget, Inode, Stat, Tree, Unlimited, XattrChange};
 use crate::fs::{Attr, Errno, IntentLog, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::Io;
 
@@ -142,15 +142,20 @@ pub trait FileData: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Who counts the inodes that are made.
+    fn budget(&self) -> &dyn Budget {
+        &Unlimited
+    }
+
     /// Whether removing `name` in `dir`, which `stat` describes, is more than that: then
     /// [`remove`](Self::remove) and [`rename_over`](Self::rename_over) do it. Runs on the worker.
     fn keeps(&self, _tree: &Tree, _dir: &Inode, _name: &Name, _stat: &Stat) -> bool {
         false
     }
 
-    /// Removes `name` in `dir`, which is not a directory.
-    fn remove(&self, _tree: &Tree, dir: &Inode, name: &Name) -> Result<()> {
-        unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty())
+    /// Removes `name` in `dir`; with `AtFlags::REMOVEDIR`, an empty directory.
+    fn remove(&self, _tree: &Tree, dir: &Inode, name: &Name, flags: AtFlags) -> Result<()> {
+        unlinkat(&dir.fd, name.as_c_str(), flags)
     }
 
     /// An earlier try removed a name of the inode `ino`; whether it did all that goes with that is

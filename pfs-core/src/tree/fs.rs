@@ -289,10 +289,11 @@ impl<D: FileData> Shared<D> {
     }
 }
 
-fn by<'a>(req: &Req<'a>) -> By<'a> {
+fn by<'a>(req: &Req<'a>, data: &'a impl FileData) -> By<'a> {
     By {
         caller: req.caller,
         intent: req.intent,
+        budget: data.budget(),
     }
 }
 
@@ -360,8 +361,11 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         reply: Reply<Entry>,
     ) {
         reply.send(
-            self.0
-                .complete(self.0.tree.symlink(by(req), parent, name, target)),
+            self.0.complete(
+                self.0
+                    .tree
+                    .symlink(by(req, &self.0.data), parent, name, target),
+            ),
         );
     }
 
@@ -381,8 +385,12 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         );
         let rdev = rustix::fs::makedev(major, minor);
         reply.send(
-            self.0
-                .complete_made(parent, self.0.tree.mknod(by(req), parent, name, make, rdev)),
+            self.0.complete_made(
+                parent,
+                self.0
+                    .tree
+                    .mknod(by(req, &self.0.data), parent, name, make, rdev),
+            ),
         );
     }
 
@@ -394,36 +402,18 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         make: &Make,
         reply: Reply<Entry>,
     ) {
-        reply.send(
-            self.0
-                .complete_made(parent, self.0.tree.mkdir(by(req), parent, name, make)),
-        );
+        reply.send(self.0.complete_made(
+            parent,
+            self.0.tree.mkdir(by(req, &self.0.data), parent, name, make),
+        ));
     }
 
     fn unlink(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {
-        let tree = &self.0.tree;
-        let dir = attempt!(reply, tree.inode(parent));
-        match attempt!(reply, tree.begin_remove(req.intent, &dir, name)) {
-            Removal::Done { ino } => self.blocking(req, reply, move |fs| {
-                fs.data.complete_removal(ino);
-                Ok(())
-            }),
-            Removal::Of(stat) if self.0.data.keeps(tree, &dir, name, &stat) => {
-                let name = name.as_c_str().to_owned();
-                self.blocking(req, reply, move |fs| {
-                    fs.data.remove(&fs.tree, &dir, Name::new(&name)?)
-                });
-            }
-            Removal::Of(_) => reply.send(unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty())),
-        }
+        self.remove(req, parent, name, AtFlags::empty(), reply);
     }
 
     fn rmdir(&self, req: &mut Req<'_>, parent: NodeId, name: &Name, reply: Reply<()>) {
-        reply.send(
-            self.0
-                .tree
-                .remove(req.intent, parent, name, AtFlags::REMOVEDIR),
-        );
+        self.remove(req, parent, name, AtFlags::REMOVEDIR, reply);
     }
 
     fn rename(
@@ -439,17 +429,34 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         let from_dir = attempt!(reply, tree.inode(from.0));
         let to_dir = attempt!(reply, tree.inode(to.0));
         let caller = req.caller;
-        if attempt!(reply, tree.begin_rename(by(req), &from_dir, from.1)) {
+        if attempt!(
+            reply,
+            tree.begin_rename(by(req, &self.0.data), &from_dir, from.1)
+        ) {
             return reply.send(tree.end_whiteout(&caller, flags, &from_dir, from.1));
         }
-        let kernels = attempt!(reply, tree.begin_whiteout(&caller, flags));
+        let whiteout = flags.contains(RenameFlags::WHITEOUT);
+        if whiteout {
+            attempt!(reply, data.budget().charge_inode(0));
+        }
+        let charged = move |result: Result<()>, data: &D| {
+            result.inspect_err(|_| {
+                if whiteout {
+                    data.budget().release_inode(0);
+                }
+            })
+        };
+        let kernels = match tree.begin_whiteout(&caller, flags) {
+            Ok(kernels) => kernels,
+            Err(errno) => return reply.send(charged(Err(errno), data)),
+        };
         let (old, new) = (from.1.as_c_str(), to.1.as_c_str());
         let rename = |flags_now| {
             renameat_with(&from_dir.fd, old, &to_dir.fd, new, flags_now)?;
             tree.end_whiteout(&caller, flags, &from_dir, from.1)
         };
         if flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
-            return reply.send(rename(kernels));
+            return reply.send(charged(rename(kernels), data));
         }
         match stat_name(&to_dir.fd, to.1) {
             Ok(stat) if data.keeps(tree, &to_dir, to.1, &stat) => {}
@@ -457,17 +464,20 @@ impl<D: FileData> FileSystem for TreeFs<D> {
                 match rename(kernels | RenameFlags::NOREPLACE) {
                     // Another put a file there meanwhile.
                     Err(Errno::EXIST) => {}
-                    result => return reply.send(result),
+                    result => return reply.send(charged(result, data)),
                 }
             }
-            _ => return reply.send(rename(kernels)),
+            _ => return reply.send(charged(rename(kernels), data)),
         }
         let (old, new) = (old.to_owned(), new.to_owned());
         self.blocking(req, reply, move |fs| {
-            let (from, to) = ((&*from_dir, Name::new(&old)?), (&*to_dir, Name::new(&new)?));
-            let kernels = fs.tree.begin_whiteout(&caller, flags)?;
-            fs.data.rename_over(&fs.tree, from, to, kernels)?;
-            fs.tree.end_whiteout(&caller, flags, from.0, from.1)
+            let rename = || {
+                let (from, to) = ((&*from_dir, Name::new(&old)?), (&*to_dir, Name::new(&new)?));
+                let kernels = fs.tree.begin_whiteout(&caller, flags)?;
+                fs.data.rename_over(&fs.tree, from, to, kernels)?;
+                fs.tree.end_whiteout(&caller, flags, from.0, from.1)
+            };
+            charged(rename(), &fs.data)
         });
     }
 
@@ -507,7 +517,14 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         };
         let open_flags = self.0.data.open_flags(how.flags);
         let tree = &self.0.tree;
-        let made = tree.create(by(req), parent, name, make, how.flags, open_flags);
+        let made = tree.create(
+            by(req, &self.0.data),
+            parent,
+            name,
+            make,
+            how.flags,
+            open_flags,
+        );
         let made = attempt!(reply, made);
         // A file found with data in it may take long to truncate.
         let at_once = how.flags & libc::O_TRUNC == 0 || made.entry.attr.size == 0;
@@ -527,9 +544,11 @@ impl<D: FileData> FileSystem for TreeFs<D> {
         // The engine sees to it that it can never be given a name.
         let excl = flags & libc::O_EXCL != 0 && !keeps;
         let tree = &self.0.tree;
-        let made = tree.tmpfile(&req.caller, parent, make, excl, open_flags);
+        let made = tree.tmpfile(by(req, data), parent, make, excl, open_flags);
         reply.send(made.and_then(|made| {
-            let mut created = self.0.created(made, (flags | libc::O_TMPFILE).into())?;
+            let created = self.0.created(made, (flags | libc::O_TMPFILE).into());
+            // Without a name, what is not open is gone.
+            let mut created = created.inspect_err(|_| data.budget().release_inode(0))?;
             let inode = tree.inode(created.entry.node)?;
             if let Err(errno) = data.keep_nameless(tree, &inode) {
                 log::debug!("a file without a name will not outlive the daemon: {errno}");
@@ -807,6 +826,32 @@ impl<D: FileData> FileSystem for TreeFs<D> {
 }
 
 impl<D: FileData> TreeFs<D> {
+    /// Removes a name; with `AtFlags::REMOVEDIR`, an empty directory.
+    fn remove(
+        &self,
+        req: &mut Req<'_>,
+        parent: NodeId,
+        name: &Name,
+        flags: AtFlags,
+        reply: Reply<()>,
+    ) {
+        let tree = &self.0.tree;
+        let dir = attempt!(reply, tree.inode(parent));
+        match attempt!(reply, tree.begin_remove(req.intent, &dir, name)) {
+            Removal::Done { ino } => self.blocking(req, reply, move |fs| {
+                fs.data.complete_removal(ino);
+                Ok(())
+            }),
+            Removal::Of(stat) if self.0.data.keeps(tree, &dir, name, &stat) => {
+                let name = name.as_c_str().to_owned();
+                self.blocking(req, reply, move |fs| {
+                    fs.data.remove(&fs.tree, &dir, Name::new(&name)?, flags)
+                });
+            }
+            Removal::Of(_) => reply.send(unlinkat(&dir.fd, name.as_c_str(), flags)),
+        }
+    }
+
     /// Sets or removes an ACL in a mapped tree.
     fn change_acl(
         &self,

@@ -20,6 +20,7 @@
 //! then opened for data, and only if it is a regular file or a directory.
 
 pub mod attrs;
+mod budget;
 mod cache;
 pub mod creds;
 pub mod data;
@@ -45,6 +46,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{Errno, Name, NodeId, Result, Timestamp};
 use crate::session::SessionStore;
+pub use budget::{Budget, Unlimited};
 pub use cache::Inode;
 pub use data::{Append, FileData};
 pub use fs::TreeFs;

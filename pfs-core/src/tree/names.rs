@@ -3,13 +3,14 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{linkat, openat, unlinkat, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{linkat, openat, AtFlags, Mode, OFlags, RenameFlags};
 
 use super::attrs::stat_name;
+use super::budget::Charge;
 use super::ownership::New;
 use super::proc::FdName;
 use super::replay::Making;
-use super::{Inode, Stat, Tree};
+use super::{Budget, Inode, Stat, Tree};
 use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
 
 /// A file made or found by [`Tree::create`].
@@ -34,6 +35,7 @@ pub enum Removal {
 pub struct By<'a> {
     pub caller: Caller,
     pub intent: Option<&'a dyn IntentLog>,
+    pub budget: &'a dyn Budget,
 }
 
 /// The open flags of a request that a file descriptor may have.
@@ -109,7 +111,12 @@ impl Tree {
     pub fn symlink(&self, by: By<'_>, parent: NodeId, name: &Name, target: &CStr) -> Result<Entry> {
         let parent = self.inode(parent)?;
         let new = new(by.caller, libc::S_IFLNK | 0o777, 0, 0);
-        let making = Making::begin(by.intent, || absent(&parent.fd, name));
+        // One that is a file to the host has a size there.
+        let bytes = match self.ownership.is_native() {
+            true => 0,
+            false => target.to_bytes().len() as u64,
+        };
+        let making = Making::begin_inode(by, bytes, || absent(&parent.fd, name))?;
         let made = self
             .ownership
             .make_symlink(&parent, name.as_c_str(), target, &new);
@@ -141,7 +148,7 @@ impl Tree {
         };
         let parent = self.inode(parent)?;
         let new = new(by.caller, kind | make.mode & 0o7777, make.umask, rdev);
-        let making = Making::begin(by.intent, || absent(&parent.fd, name));
+        let making = Making::begin_inode(by, 0, || absent(&parent.fd, name))?;
         making.finish(self.ownership.make_node(&parent, name.as_c_str(), &new))?;
         self.enter(&parent.fd, name)
     }
@@ -150,14 +157,13 @@ impl Tree {
     pub fn mkdir(&self, by: By<'_>, parent: NodeId, name: &Name, make: &Make) -> Result<Entry> {
         let parent = self.inode(parent)?;
         let new = new(by.caller, libc::S_IFDIR | make.mode, make.umask, 0);
-        let making = Making::begin(by.intent, || absent(&parent.fd, name));
-        match self.ownership.make_dir(&parent, name.as_c_str(), &new) {
-            Err(Errno::EXIST) if making.may_be_ours() => {
-                self.ownership
-                    .complete_dir(&parent, name.as_c_str(), &new)?;
-            }
-            made => made?,
+        let making = Making::begin_inode(by, 0, || absent(&parent.fd, name))?;
+        let made = self.ownership.make_dir(&parent, name.as_c_str(), &new);
+        if made == Err(Errno::EXIST) && making.may_be_ours() {
+            self.ownership
+                .complete_dir(&parent, name.as_c_str(), &new)?;
         }
+        making.finish(made)?;
         self.enter(&parent.fd, name)
     }
 
@@ -182,21 +188,6 @@ impl Tree {
             None => {}
         }
         stat.map(Removal::Of)
-    }
-
-    /// Removes a name; with `AtFlags::REMOVEDIR`, an empty directory.
-    pub fn remove(
-        &self,
-        log: Option<&dyn IntentLog>,
-        parent: NodeId,
-        name: &Name,
-        flags: AtFlags,
-    ) -> Result<()> {
-        let parent = self.inode(parent)?;
-        match self.begin_remove(log, &parent, name)? {
-            Removal::Done { .. } => Ok(()),
-            Removal::Of(_) => unlinkat(&parent.fd, name.as_c_str(), flags),
-        }
     }
 
     /// Begins to rename `name` in `dir`; answers whether an earlier try has done it.
@@ -277,13 +268,11 @@ impl Tree {
         let parent = self.inode(parent)?;
         let new = new(by.caller, libc::S_IFREG | make.mode & 0o7777, make.umask, 0);
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
+        let mut charge = Charge::take(by.budget, 0);
         let exclusive = flags & libc::O_EXCL != 0 && !making.may_be_ours();
         // Another requester may make or remove the name between two attempts.
         for _ in 0..16 {
-            let made = self
-                .ownership
-                .make_file(&parent, name.as_c_str(), &new, open_flags);
-            match made {
+            match self.make_charged(&parent, name, &new, open_flags, &mut charge) {
                 Ok(fd) => {
                     let entry = self.entry_of(&fd)?;
                     return Ok(CreatedFile {
@@ -320,18 +309,39 @@ impl Tree {
         Err(Errno::AGAIN)
     }
 
+    /// Makes a file that was charged for; where it could not be, finds out whether one is there.
+    fn make_charged(
+        &self,
+        dir: &Inode,
+        name: &Name,
+        new: &New,
+        flags: OFlags,
+        charge: &mut Result<Charge<'_>>,
+    ) -> Result<OwnedFd> {
+        match charge {
+            Err(errno) if absent(&dir.fd, name) => Err(*errno),
+            Err(_) => Err(Errno::EXIST),
+            Ok(charge) => {
+                let made = self.ownership.make_file(dir, name.as_c_str(), new, flags)?;
+                std::mem::replace(charge, Charge::none()).keep();
+                Ok(made)
+            }
+        }
+    }
+
     /// Makes and opens a regular file without a name in the file system of directory `parent`; with
     /// `excl`, it can never be given one.
     pub fn tmpfile(
         &self,
-        caller: &Caller,
+        by: By<'_>,
         parent: NodeId,
         make: &Make,
         excl: bool,
         open_flags: OFlags,
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
-        let new = new(*caller, libc::S_IFREG | make.mode & 0o7777, make.umask, 0);
+        let new = new(by.caller, libc::S_IFREG | make.mode & 0o7777, make.umask, 0);
+        let charge = Charge::take(by.budget, 0)?;
         let excl = match excl {
             true => OFlags::EXCL,
             false => OFlags::empty(),
@@ -340,6 +350,7 @@ impl Tree {
             .ownership
             .make_nameless(&parent, &new, open_flags | excl)?;
         let entry = self.entry_of(&fd)?;
+        charge.keep();
         Ok(CreatedFile {
             entry,
             fd,

@@ -1,22 +1,42 @@
 //! Telling an operation's own work, done before a crash, from another's.
 
+use super::budget::Charge;
+use super::names::By;
 use crate::fs::{Errno, Intent, IntentLog, Result};
 
 /// An operation that makes a name or an attribute, which must not be there.
-pub(super) struct Making {
+pub(super) struct Making<'a> {
     may_be_ours: bool,
+    /// For the inode that the name is made with.
+    charge: Charge<'a>,
 }
 
-impl Making {
+impl<'a> Making<'a> {
     /// Begins it. `absent` looks whether it is not there yet; asked only where a log keeps it.
-    pub fn begin(log: Option<&dyn IntentLog>, absent: impl FnOnce() -> bool) -> Making {
+    pub fn begin(log: Option<&dyn IntentLog>, absent: impl FnOnce() -> bool) -> Making<'a> {
         let may_be_ours = log.and_then(IntentLog::replayed) == Some(Intent::NameAbsent);
         if let Some(log) = log.filter(|_| !may_be_ours) {
             if absent() {
                 log.record(Intent::NameAbsent);
             }
         }
-        Making { may_be_ours }
+        Making {
+            may_be_ours,
+            charge: Charge::none(),
+        }
+    }
+
+    /// Begins to make a name with an inode of its own, of `bytes`, which is charged for.
+    pub fn begin_inode(by: By<'a>, bytes: u64, absent: impl Fn() -> bool) -> Result<Making<'a>> {
+        let mut making = Making::begin(by.intent, &absent);
+        match Charge::take(by.budget, bytes) {
+            Ok(charge) => making.charge = charge,
+            Err(errno) if absent() => return Err(errno),
+            // What is there needs no room.
+            Err(_) if making.may_be_ours => {}
+            Err(_) => return Err(Errno::EXIST),
+        }
+        Ok(making)
     }
 
     /// Whether an earlier, unfinished try found it absent: one that is there now is its work.
@@ -25,10 +45,15 @@ impl Making {
     }
 
     /// The result, where `EEXIST` of our own work is none.
-    pub fn finish(&self, result: Result<()>) -> Result<()> {
+    pub fn finish(self, result: Result<()>) -> Result<()> {
         match result {
+            Ok(()) => {
+                self.charge.keep();
+                Ok(())
+            }
+            // The earlier try charged for it.
             Err(Errno::EXIST) if self.may_be_ours => Ok(()),
-            result => result,
+            Err(errno) => Err(errno),
         }
     }
 }

@@ -2,7 +2,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::names::By;
+use super::names::{By, Removal};
 use super::*;
 use crate::fs::{Caller, DirList, Entry, Intent, IntentLog, Make, Name, SetAttr};
 
@@ -46,6 +46,7 @@ fn lookup(tree: &Tree, parent: NodeId, text: &str) -> Result<Entry> {
 const NOBODY: By<'static> = By {
     caller: Caller::new(0, 0, 0),
     intent: None,
+    budget: &Unlimited,
 };
 const MAKE: Make = Make {
     mode: 0o777,
@@ -154,6 +155,7 @@ fn what_is_made_belongs_to_the_caller() {
         let by = By {
             caller: Caller::new(uid, uid + 5, 1),
             intent: None,
+            budget: &Unlimited,
         };
         let entry = tree
             .mkdir(by, NodeId::ROOT, Name::new(&name(text)).unwrap(), &MAKE)
@@ -164,6 +166,7 @@ fn what_is_made_belongs_to_the_caller() {
     let by = By {
         caller: Caller::new(u32::MAX, 0, 1),
         intent: None,
+        budget: &Unlimited,
     };
     let refused = tree.mkdir(by, NodeId::ROOT, Name::new(c"e").unwrap(), &MAKE);
     assert_eq!(refused.err(), Some(Errno::INVAL));
@@ -283,6 +286,7 @@ fn replay_in(open: fn(&Path) -> Tree) {
         By {
             caller: Caller::default(),
             intent: Some(log),
+            budget: &Unlimited,
         }
     }
 
@@ -311,17 +315,11 @@ fn replay_in(open: fn(&Path) -> Tree) {
     assert!(dir.path().join("b").exists());
 
     let log = Log::default();
-    tree.remove(Some(&log), root, b, rustix::fs::AtFlags::REMOVEDIR)
-        .unwrap();
-    let log = log.replay();
-    tree.remove(Some(&log), root, b, rustix::fs::AtFlags::REMOVEDIR)
-        .unwrap();
-    let missing = tree.remove(
-        Some(&Log::default()),
-        root,
-        b,
-        rustix::fs::AtFlags::REMOVEDIR,
-    );
+    let begin = |log: &Log| tree.begin_remove(Some(log), &top, b);
+    assert!(matches!(begin(&log), Ok(Removal::Of(_))));
+    std::fs::remove_dir(dir.path().join("b")).unwrap();
+    assert!(matches!(begin(&log.replay()), Ok(Removal::Done { .. })));
+    let missing = begin(&Log::default()).map(drop);
     assert_eq!(missing, Err(Errno::NOENT));
 
     let log = Log::default();
@@ -350,6 +348,7 @@ fn a_mapped_directory_half_made_is_completed_by_its_maker() {
         let by = By {
             caller,
             intent: Some(&log),
+            budget: &Unlimited,
         };
         tree.mkdir(by, root, name, &MAKE).map(|entry| entry.attr)
     };

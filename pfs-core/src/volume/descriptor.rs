@@ -99,7 +99,7 @@ impl Striped {
         if mdt_size % MDT_SIZE_STEP_BYTES != 0 || mdt_size > MDT_SIZE_MAX_BYTES {
             return Err(Impossible::MdtSize(mdt_size));
         }
-        Ok(())
+        self.limits.check()
     }
 }
 

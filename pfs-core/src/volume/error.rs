@@ -171,6 +171,8 @@ pub enum Impossible {
         Size(super::MDT_SIZE_MAX_BYTES)
     )]
     MdtSize(u64),
+    #[error("a limit is at least 1 and less than 2^63, not {0}; leave it out for none")]
+    Limit(u64),
 }
 
 impl Error {

@@ -17,6 +17,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::{
     fallocate, fstat, linkat, openat, unlinkat, AtFlags, FallocateFlags, Mode, OFlags,
@@ -24,7 +25,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
-use super::Error;
+use super::{Error, Impossible};
+use crate::fs::StatFs;
+use crate::tree::Budget;
 
 /// Name of the file in the metadata directory.
 pub const USAGE_NAME: &str = "usage";
@@ -39,6 +42,10 @@ const FILE_BYTES: usize = 4096;
 const FILE_WORDS: usize = FILE_BYTES / size_of::<AtomicU64>();
 /// No limit.
 const NONE: u64 = u64::MAX;
+/// The byte that is locked by who uses the volume.
+const USERS_BYTE: libc::off64_t = 0;
+/// The byte that is locked while what is not a regular file is removed, where inodes are counted.
+const REMOVALS_BYTE: libc::off64_t = 2;
 
 /// The words of the file.
 mod word {
@@ -72,6 +79,16 @@ impl Limits {
     pub fn any(&self) -> bool {
         self.capacity_bytes.is_some() || self.inodes.is_some()
     }
+
+    /// Checks that each is one that a descriptor can say and a file system can have.
+    pub fn check(&self) -> Result<(), Impossible> {
+        for limit in [self.capacity_bytes, self.inodes].into_iter().flatten() {
+            if limit == 0 || limit > i64::MAX as u64 {
+                return Err(Impossible::Limit(limit));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is in a volume: the sum of its files' sizes, and its inodes but the root.
@@ -86,6 +103,8 @@ pub struct Used {
 pub struct Usage {
     file: OwnedFd,
     words: *const AtomicU64,
+    /// Held with the lock on [`REMOVALS_BYTE`], which all of this process share.
+    removing: Mutex<()>,
 }
 
 // SAFETY: the mapping is only accessed as atomics and lives as long as the value.
@@ -205,6 +224,7 @@ impl Usage {
         Ok(Usage {
             file,
             words: map.cast_const().cast(),
+            removing: Mutex::new(()),
         })
     }
 
@@ -276,6 +296,25 @@ impl Usage {
         store(word::INODES_MAX, limits.inodes);
     }
 
+    /// What `statfs(2)` says where limits are: the volume's own size, and of what it uses itself.
+    /// `stat` is of what it lies on, which may have less room than the limits leave.
+    pub fn limit_statfs(&self, stat: &mut StatFs) {
+        let Some(used) = self.used() else {
+            return;
+        };
+        let limits = self.limits();
+        let unit = u64::from(stat.block_size.max(1));
+        if let Some(capacity) = limits.capacity_bytes {
+            stat.blocks = capacity / unit;
+            stat.blocks_free = stat.blocks.saturating_sub(used.bytes.div_ceil(unit));
+            stat.blocks_available = stat.blocks_available.min(stat.blocks_free);
+        }
+        if let Some(inodes) = limits.inodes {
+            stat.files = inodes;
+            stat.files_free = inodes.saturating_sub(used.inodes);
+        }
+    }
+
     /// Whether sizes and inodes are counted.
     pub fn counts(&self) -> bool {
         self.get(word::COUNTS) != 0
@@ -306,19 +345,20 @@ impl Usage {
         self.charge(word::USED_BYTES, word::CAPACITY, bytes)
     }
 
+    /// Runs `grow`, which makes a file grow by `bytes`, if they can be charged; gives them back where
+    /// it fails.
+    pub(crate) fn charged(
+        &self,
+        bytes: u64,
+        grow: impl FnOnce() -> crate::fs::Result<()>,
+    ) -> crate::fs::Result<()> {
+        self.charge_bytes(bytes)?;
+        grow().inspect_err(|_| self.release_bytes(bytes))
+    }
+
     /// Gives back bytes that a file has shrunk by.
     pub fn release_bytes(&self, bytes: u64) {
         self.release(word::USED_BYTES, bytes);
-    }
-
-    /// Charges an inode that is about to be made: `ENOSPC` at the limit.
-    pub fn charge_inode(&self) -> crate::fs::Result<()> {
-        self.charge(word::USED_INODES, word::INODES_MAX, 1)
-    }
-
-    /// Gives back an inode that is gone, or was not made.
-    pub fn release_inode(&self) {
-        self.release(word::USED_INODES, 1);
     }
 
     fn charge(&self, used: usize, limit: usize, amount: u64) -> crate::fs::Result<()> {
@@ -357,7 +397,45 @@ impl Usage {
     }
 
     fn lock(&self, kind: libc::c_int) -> rustix::io::Result<bool> {
-        lock(&self.file, kind)
+        lock(&self.file, USERS_BYTE, kind, libc::F_OFD_SETLK)
+    }
+
+    /// Keeps all others from removing what is not a regular file, until the answer is dropped.
+    /// Blocks.
+    pub(crate) fn hold_removals(&self) -> rustix::io::Result<Removing<'_>> {
+        let turn = crate::sync::lock(&self.removing);
+        lock(&self.file, REMOVALS_BYTE, libc::F_WRLCK, libc::F_OFD_SETLKW)?;
+        Ok(Removing {
+            file: &self.file,
+            _turn: turn,
+        })
+    }
+}
+
+/// See [`Usage::hold_removals`].
+pub(crate) struct Removing<'a> {
+    file: &'a OwnedFd,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for Removing<'_> {
+    fn drop(&mut self) {
+        // Fails only where there is no memory for what is left of the range: of one byte, nothing.
+        let _ = lock(self.file, REMOVALS_BYTE, libc::F_UNLCK, libc::F_OFD_SETLK);
+    }
+}
+
+impl Budget for Usage {
+    /// `ENOSPC` at the limit.
+    fn charge_inode(&self, bytes: u64) -> crate::fs::Result<()> {
+        self.charge(word::USED_INODES, word::INODES_MAX, 1)?;
+        self.charge_bytes(bytes)
+            .inspect_err(|_| self.release(word::USED_INODES, 1))
+    }
+
+    fn release_inode(&self, bytes: u64) {
+        self.release_bytes(bytes);
+        self.release(word::USED_INODES, 1);
     }
 }
 
@@ -366,27 +444,34 @@ impl Usage {
 pub(super) fn lock_damaged(dir: impl AsFd) -> rustix::io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(dir, USAGE_NAME, flags, Mode::empty())?;
-    Ok(lock(&file, libc::F_WRLCK)?.then_some(file))
+    Ok(lock(&file, USERS_BYTE, libc::F_WRLCK, libc::F_OFD_SETLK)?.then_some(file))
 }
 
-/// Puts an open file description lock of `kind` on the file's first byte, or answers that
-/// another's is in the way.
-fn lock(file: &OwnedFd, kind: libc::c_int) -> rustix::io::Result<bool> {
+/// Puts an open file description lock of `kind` on a byte of the file, or answers that another's
+/// is in the way.
+fn lock(
+    file: &OwnedFd,
+    byte: libc::off64_t,
+    kind: libc::c_int,
+    command: libc::c_int,
+) -> rustix::io::Result<bool> {
     let range = libc::flock64 {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
+        l_start: byte,
         l_len: 1,
         l_pid: 0,
     };
-    // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) };
-    if result == 0 {
-        return Ok(true);
-    }
-    match crate::tree::proc::last_errno() {
-        Errno::AGAIN | Errno::ACCESS => Ok(false),
-        errno => Err(errno),
+    loop {
+        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
+        if unsafe { libc::fcntl(file.as_raw_fd(), command, &range) } == 0 {
+            return Ok(true);
+        }
+        match crate::tree::proc::last_errno() {
+            Errno::INTR => {}
+            Errno::AGAIN | Errno::ACCESS => return Ok(false),
+            errno => return Err(errno),
+        }
     }
 }
 
@@ -434,17 +519,17 @@ mod tests {
         let (temp, dir) = dir();
         let one = Usage::create(&dir, temp.path(), &limits(10, 1), 4096).unwrap();
         let two = Usage::open(&dir, temp.path()).unwrap();
-        two.charge_inode().unwrap();
-        assert_eq!(two.charge_inode(), Err(Errno::NOSPC));
+        two.charge_inode(0).unwrap();
+        assert_eq!(two.charge_inode(0), Err(Errno::NOSPC));
         one.set_limits(&Limits {
             inodes: Some(2),
             ..Limits::default()
         });
-        two.charge_inode().unwrap();
+        two.charge_inode(0).unwrap();
         two.charge_bytes(1 << 50).unwrap();
-        assert_eq!(two.charge_inode(), Err(Errno::NOSPC));
+        assert_eq!(two.charge_inode(0), Err(Errno::NOSPC));
         one.set_used(None);
-        two.charge_inode().unwrap();
+        two.charge_inode(0).unwrap();
         assert_eq!(two.used(), None);
     }
 

@@ -97,11 +97,7 @@ fn run(args: &Args) -> Result<u8, Failure> {
     let opened = volume.open_to_check(striped, true)?;
     let bar = bar()?;
     let report = check::check(opened, args.repair, &mut |step, seen| {
-        bar.set_message(match step {
-            Step::Objects => "objects",
-            Step::Names => "names",
-        });
-        bar.set_position(seen);
+        advance(&bar, step, seen);
         match interrupt::is_interrupted() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -120,9 +116,18 @@ fn run(args: &Args) -> Result<u8, Failure> {
 }
 
 /// How far it is, on the terminal, where standard error is one.
-fn bar() -> Result<ProgressBar, Failure> {
+pub fn bar() -> Result<ProgressBar, Failure> {
     let style = ProgressStyle::with_template("{spinner} {human_pos} {msg} {per_sec}")?;
     Ok(ProgressBar::new_spinner().with_style(style))
+}
+
+/// Shows on `bar` what is looked at, and how much of it was.
+pub fn advance(bar: &ProgressBar, step: Step, seen: u64) {
+    bar.set_message(match step {
+        Step::Objects => "objects",
+        Step::Names => "names",
+    });
+    bar.set_position(seen);
 }
 
 fn print_json(report: &Report) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ mod ls;
 mod open;
 mod put;
 mod rm;
+mod set;
 mod show;
 mod volume;
 
@@ -30,7 +31,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make or show a volume
+    /// Make, show, limit or check a volume
     #[command(subcommand)]
     Volume(VolumeCommand),
     /// Show or set how files are striped
@@ -46,6 +47,7 @@ enum Command {
 enum VolumeCommand {
     Create(volume::Args),
     Show(show::Args),
+    Set(set::Args),
     Check(check::Args),
 }
 
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
     let done = match &args.command {
         Command::Volume(VolumeCommand::Create(args)) => volume::create(args),
         Command::Volume(VolumeCommand::Show(args)) => show::show(args),
+        Command::Volume(VolumeCommand::Set(args)) => set::set(args),
         Command::Volume(VolumeCommand::Check(args)) => return check::check(args),
         Command::Layout(LayoutCommand::Get(args)) => layout::get(args),
         Command::Layout(LayoutCommand::Set(args)) => layout::set(args),

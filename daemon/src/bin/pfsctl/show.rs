@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use comfy_table::{presets, CellAlignment, Table};
 use pfs_core::target;
 use pfs_core::volume::size::Size;
-use pfs_core::volume::{Engine, Ownership, Volume, VolumeKind};
+use pfs_core::volume::{Engine, Limits, Ownership, Usage, Volume, VolumeKind};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{files, open, Failure};
+use crate::{files, open, set, Failure};
 
 /// Show a volume: its engine, layout, and what each target holds
 #[derive(clap::Args)]
@@ -41,6 +41,7 @@ struct Shown {
 #[derive(Serialize)]
 struct Striped {
     layout: Layout,
+    limits: Limited,
     meta: PathBuf,
     targets: Vec<Target>,
 }
@@ -51,6 +52,27 @@ struct Layout {
     stripe_count: u32,
     object_size: u64,
     mdt_size: u64,
+}
+
+/// The limits in force, and what is counted where there are any.
+#[derive(Serialize)]
+struct Limited {
+    capacity_bytes: Option<u64>,
+    inodes: Option<u64>,
+    used_bytes: Option<u64>,
+    used_inodes: Option<u64>,
+}
+
+impl Limited {
+    fn of(usage: &Usage) -> Limited {
+        let (limits, used) = (usage.limits(), usage.used());
+        Limited {
+            capacity_bytes: limits.capacity_bytes,
+            inodes: limits.inodes,
+            used_bytes: used.map(|used| used.bytes),
+            used_inodes: used.map(|used| used.inodes),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -78,7 +100,7 @@ fn look(path: &Path) -> Result<Shown, Failure> {
     let volume = Volume::open(path)?;
     let (path, descriptor) = (volume.path.clone(), volume.descriptor.clone());
     let (striped, source) = match (&descriptor.engine, &volume.kind) {
-        (Engine::Striped(striped), VolumeKind::Striped { targets, .. }) => {
+        (Engine::Striped(striped), VolumeKind::Striped { targets, usage, .. }) => {
             let places = striped.targets.iter().zip(targets);
             let shown = places.enumerate().map(|(index, (place, objects))| {
                 let place = path.join(place);
@@ -101,6 +123,7 @@ fn look(path: &Path) -> Result<Shown, Failure> {
             };
             let striped = Striped {
                 layout,
+                limits: Limited::of(usage),
                 meta: path.join(&striped.meta),
                 targets: shown.collect::<Result<_, _>>()?,
             };
@@ -147,6 +170,7 @@ fn print(shown: &Shown) {
             Size(layout.mdt_size)
         );
         println!("metadata  {}", striped.meta.display());
+        print_limits(&striped.limits);
     }
     println!(
         "capacity  {}, {} available",
@@ -158,6 +182,18 @@ fn print(shown: &Shown) {
             println!("{}", line.trim_end());
         }
     }
+}
+
+fn print_limits(limited: &Limited) {
+    let limits = Limits {
+        capacity_bytes: limited.capacity_bytes,
+        inodes: limited.inodes,
+    };
+    let used = match (limited.used_bytes, limited.used_inodes) {
+        (Some(bytes), Some(inodes)) => format!("; used {}, {inodes} inodes", human(bytes)),
+        _ => String::new(),
+    };
+    println!("limits    {}{used}", set::told(&limits));
 }
 
 fn table(targets: &[Target]) -> Table {

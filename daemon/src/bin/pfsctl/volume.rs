@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use pfs_core::volume::size::Size;
-use pfs_core::volume::{self, CreateOptions, Engine, NewEngine, NewTargets, Ownership};
+use pfs_core::volume::{self, CreateOptions, Engine, Limits, NewEngine, NewTargets, Ownership};
 
+use crate::set::{told, Limit};
 use crate::Failure;
 
 /// Targets of a volume where nothing is said.
@@ -37,6 +38,12 @@ pub struct Args {
     /// Bytes at the start of a file that stay with its metadata [default: 64K]
     #[arg(long, value_name = "SIZE")]
     mdt_size: Option<Size>,
+    /// Most bytes of all files together; a sparse one counts at its full length [default: none]
+    #[arg(long, value_name = "SIZE")]
+    capacity: Option<Limit>,
+    /// Most files, directories and links, a number that may have K or M [default: none]
+    #[arg(long, value_name = "N")]
+    inodes: Option<Limit>,
     /// For posix: the existing directory to serve [default: "data" in the volume's folder]
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
@@ -70,6 +77,9 @@ impl Args {
         if for_striped && !matches!(self.engine, EngineName::Striped) {
             return Err("targets, stripe and mdt sizes are for --engine striped only".into());
         }
+        if let Some(refused) = self.refused_limits() {
+            return Err(refused.into());
+        }
         if self.source.is_some() && !matches!(self.engine, EngineName::Posix) {
             return Err("--source is for --engine posix only".into());
         }
@@ -82,6 +92,17 @@ impl Args {
         })
     }
 
+    /// Limits that the engine does not have.
+    fn refused_limits(&self) -> Option<volume::Error> {
+        let engine = match self.engine {
+            EngineName::Striped => return None,
+            EngineName::Posix => "posix",
+            EngineName::Null => "null",
+        };
+        let any = self.capacity.is_some() || self.inodes.is_some();
+        any.then_some(volume::Error::NoLimits { engine })
+    }
+
     fn striped(&self) -> NewEngine {
         let targets = match self.target.is_empty() {
             true => NewTargets::Inside(self.targets.unwrap_or(TARGETS)),
@@ -92,12 +113,17 @@ impl Args {
             stripe_unit_bytes,
             stripe_count,
             mdt_size_bytes,
+            limits,
             ..
         } = &mut engine
         {
             *stripe_unit_bytes = self.stripe_unit.map_or(*stripe_unit_bytes, |size| size.0);
             *stripe_count = self.stripe_count;
             *mdt_size_bytes = self.mdt_size.map_or(*mdt_size_bytes, |size| size.0);
+            *limits = Limits {
+                capacity_bytes: self.capacity.and_then(Limit::get),
+                inodes: self.inodes.and_then(Limit::get),
+            };
         }
         engine
     }
@@ -115,11 +141,15 @@ pub fn create(args: &Args) -> Result<(), Failure> {
     })?;
     let about = match &made.descriptor.engine {
         Engine::Striped(striped) => format!(
-            ": {} targets, stripe unit {}, stripe count {}, mdt size {}",
+            ": {} targets, stripe unit {}, stripe count {}, mdt size {}{}",
             striped.targets.len(),
             Size(striped.layout.stripe_unit_bytes()),
             striped.layout.stripe_count(),
             Size(striped.mdt_size_bytes),
+            match striped.limits.any() {
+                true => format!(", {}", told(&striped.limits)),
+                false => String::new(),
+            }
         ),
         Engine::Posix { path } => format!(" of {}", made.path.join(path).display()),
         Engine::Null => String::new(),

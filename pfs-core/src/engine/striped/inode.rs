@@ -105,12 +105,12 @@ impl File {
         if stat_fd(&self.meta)?.attr.nlink > 0 {
             return volume
                 .orphans
-                .purge(&volume.targets, self.inode.ino)
+                .purge(volume.store(), self.inode.ino)
                 .map(drop);
         }
         // The lock needs a descriptor that can write.
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        purge_nameless(&volume.targets, &volume.proc.open_fd(&self.meta, flags)?)
+        purge_nameless(volume.store(), &volume.proc.open_fd(&self.meta, flags)?)
     }
 }
 
@@ -331,9 +331,29 @@ impl StripedInode {
             .clone())
     }
 
-    /// Extends the size to at least `end`: never shrinks it, whatever others do meanwhile.
+    /// How an [`extend`](Self::extend) is to hold [`Byte::Resize`]: where sizes are counted, alone,
+    /// so that what is charged is what the file grows by.
+    pub fn extends_with(&self) -> Kind {
+        match self.volume.usage.counts() {
+            true => Kind::Exclusive,
+            false => Kind::Shared,
+        }
+    }
+
+    /// Extends the size to at least `end`: never shrinks it, whatever others do meanwhile. Where
+    /// sizes are counted, charges for that: `ENOSPC` at the limit.
     pub fn extend(&self, meta: impl AsFd, end: u64) -> Result<()> {
-        fallocate(&meta, FallocateFlags::empty(), end - 1, 1)?;
+        let extend = || fallocate(&meta, FallocateFlags::empty(), end - 1, 1);
+        match self.volume.usage.counts() {
+            true => {
+                let growth = end.saturating_sub(size_fd(&meta)?);
+                if growth == 0 {
+                    return Ok(());
+                }
+                self.volume.usage.charged(growth, extend)?;
+            }
+            false => extend()?,
+        }
         // A long file written in one go must not fill the metadata target.
         if self.extended.fetch_add(1, Ordering::Relaxed) % FREE_EVERY == FREE_EVERY - 1 {
             let mdt_size = self.mdt_size_bytes(&meta)?;

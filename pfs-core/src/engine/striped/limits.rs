@@ -20,6 +20,10 @@ pub fn set_limits(
         return Err(volume::Error::NoLimits { engine }.into());
     };
     let limits = change(old.limits);
+    limits.check().map_err(|source| volume::Error::Values {
+        path: path.into(),
+        source,
+    })?;
     let mut opened = volume.open_to_check(old, false)?;
     let counts = opened.usage.as_ref().is_some_and(|usage| usage.counts());
     let mut counted = None;

@@ -50,13 +50,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{OFlags, RenameFlags};
+use rustix::fs::{AtFlags, OFlags, RenameFlags};
 
 use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::Io;
 use crate::layout::Layout;
 use crate::tree::proc::ProcFd;
-use crate::tree::{Append, FileData, Inode, Stat, Tree, XattrChange};
+use crate::tree::{Append, Budget, FileData, Inode, Stat, Tree, XattrChange};
 use crate::volume::{OpenVolume, Usage, VolumeKind};
 use file_layout::{FileLayout, Part};
 pub use inode::File;
@@ -64,7 +64,7 @@ use inode::StripedInode;
 pub use limits::set_limits;
 use objects::Targets;
 pub use orphans::OrphanReport;
-use orphans::Orphans;
+use orphans::{Orphans, Store};
 use reaper::Reaper;
 use record::Record;
 use table::Table;
@@ -91,6 +91,15 @@ struct Volume {
     goes_on: AtomicBool,
     /// The layout of files where nothing else was said.
     default: FileLayout,
+}
+
+impl Volume {
+    fn store(&self) -> Store<'_> {
+        Store {
+            targets: &self.targets,
+            usage: Some(&self.usage),
+        }
+    }
 }
 
 impl Striped {
@@ -135,12 +144,22 @@ impl Striped {
 /// Removes the files of a striped volume that have no name and that nobody uses, and that lost
 /// their name longer ago than `min_age`. Blocks; the volume may be in use.
 pub fn purge_orphans(volume: &OpenVolume, min_age: Duration) -> Result<OrphanReport> {
-    let VolumeKind::Striped { meta, targets, .. } = &volume.kind else {
+    let VolumeKind::Striped {
+        meta,
+        targets,
+        usage,
+        ..
+    } = &volume.kind
+    else {
         return Ok(OrphanReport::default());
     };
     let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
     let targets = Targets::new(targets.iter().map(copy).collect::<Result<_>>()?);
-    Orphans::new(copy(&meta.orphans)?).purge_unused(&targets, min_age)
+    let store = Store {
+        targets: &targets,
+        usage: Some(usage),
+    };
+    Orphans::new(copy(&meta.orphans)?).purge_unused(store, min_age)
 }
 
 impl FileData for Striped {
@@ -217,8 +236,9 @@ impl FileData for Striped {
     }
 
     fn truncate_at_once(&self, tree: &Tree, inode: &Inode, size: u64) -> Result<bool> {
-        // A large file's blocks may take long to free.
-        if crate::tree::attrs::size_fd(&inode.fd)? > self.shared.mdt_size_min_bytes() {
+        // A large file's blocks may take long to free; what is counted changes alone.
+        let is_small = crate::tree::attrs::size_fd(&inode.fd)? <= self.shared.mdt_size_min_bytes();
+        if !is_small || self.shared.usage.counts() {
             return Ok(false);
         }
         ops::truncate_small(&tree.reopen(inode, OFlags::RDWR)?, size)
@@ -288,8 +308,12 @@ impl FileData for Striped {
         self.is_victim(tree, dir, name, stat)
     }
 
-    fn remove(&self, tree: &Tree, dir: &Inode, name: &Name) -> Result<()> {
-        self.remove_name(tree, dir, name)
+    fn budget(&self) -> &dyn Budget {
+        &self.shared.usage
+    }
+
+    fn remove(&self, tree: &Tree, dir: &Inode, name: &Name, flags: AtFlags) -> Result<()> {
+        self.remove_name(tree, dir, name, flags)
     }
 
     fn complete_removal(&self, ino: u64) {
@@ -332,7 +356,9 @@ impl FileData for Striped {
 
     fn statfs(&self, tree: &Tree, inode: &Inode) -> Result<StatFs> {
         let meta = tree.statfs(inode)?;
-        self.shared.targets.statfs(&meta)
+        let mut stat = self.shared.targets.statfs(&meta)?;
+        self.shared.usage.limit_statfs(&mut stat);
+        Ok(stat)
     }
 
     fn sync_all(&self) -> Result<()> {

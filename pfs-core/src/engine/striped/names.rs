@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
+use rustix::fs::{openat, renameat_with, unlinkat, AtFlags, Mode, OFlags, RenameFlags};
 
 use super::lock::{try_lock, wait_lock, Byte, Kind};
 use super::orphans::purge_nameless;
@@ -16,7 +16,7 @@ use super::{record, Striped, Volume};
 use crate::crash;
 use crate::fs::{Errno, Name, Result};
 use crate::tree::attrs::{stat_fd, stat_name};
-use crate::tree::{Inode, Stat, Tree};
+use crate::tree::{Budget, Inode, Stat, Tree};
 
 /// Others may change a name between two looks at it this often.
 const TRIES_MAX: usize = 64;
@@ -31,9 +31,9 @@ enum Found {
 
 impl Striped {
     /// Whether the file that `stat` describes, `name` in `dir`, must become an orphan, or may have to:
-    /// another daemon may just have changed what the name means.
+    /// another daemon may just have changed what the name means. Or it is counted.
     pub(super) fn is_victim(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> bool {
-        !matches!(self.find(tree, dir, name, stat), Ok(Found::Plain))
+        self.shared.usage.counts() || !matches!(self.find(tree, dir, name, stat), Ok(Found::Plain))
     }
 
     fn find(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> Result<Found> {
@@ -47,19 +47,36 @@ impl Striped {
         if (inode.ino, inode.dev) != (stat.ino, stat.dev) {
             return Err(Errno::AGAIN);
         }
-        if self.inodes.is_open(stat.ino) || has_record(tree, &inode)? {
+        // In mapped mode anything may be a file to the host.
+        if inode.file_type != libc::S_IFREG {
+            return Ok(Found::Plain);
+        }
+        // What is counted is given back by whoever lets go of it last, in whichever process.
+        let victim = self.shared.usage.counts() || self.inodes.is_open(stat.ino);
+        if victim || has_record(tree, &inode)? {
             return Ok(Found::Victim(inode, stat.ino));
         }
         Ok(Found::Plain)
     }
 
-    /// Removes `name` in `dir`, whatever it means by now.
-    pub(super) fn remove_name(&self, tree: &Tree, dir: &Inode, name: &Name) -> Result<()> {
+    /// Removes `name` in `dir`, whatever it means by now; with `AtFlags::REMOVEDIR`, an empty
+    /// directory.
+    pub(super) fn remove_name(
+        &self,
+        tree: &Tree,
+        dir: &Inode,
+        name: &Name,
+        flags: AtFlags,
+    ) -> Result<()> {
+        let remove = || unlinkat(&dir.fd, name.as_c_str(), flags);
         for _ in 0..TRIES_MAX {
+            if flags.contains(AtFlags::REMOVEDIR) {
+                return self.remove_plain(dir, name, remove);
+            }
             let stat = stat_name(&dir.fd, name)?;
             let (inode, ino) = match self.find(tree, dir, name, &stat) {
                 Ok(Found::Victim(inode, ino)) => (inode, ino),
-                Ok(Found::Plain) => return unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty()),
+                Ok(Found::Plain) => return self.remove_plain(dir, name, remove),
                 Err(Errno::AGAIN) => continue,
                 Err(errno) => return Err(errno),
             };
@@ -69,6 +86,35 @@ impl Striped {
             }
         }
         Err(Errno::BUSY)
+    }
+
+    /// Has `remove` take the name `name` in `dir` from what is no victim. Where inodes are counted,
+    /// the one that is gone with it is given back.
+    fn remove_plain(
+        &self,
+        dir: &Inode,
+        name: &Name,
+        remove: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let usage = &self.shared.usage;
+        if !usage.counts() {
+            return remove();
+        }
+        // One at a time, or two who remove an inode's last names would each see it gone.
+        let _removing = usage.hold_removals()?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let old = openat(&dir.fd, name.as_c_str(), flags, Mode::empty());
+        remove()?;
+        let Ok(stat) = old.and_then(stat_fd) else {
+            return Ok(());
+        };
+        if stat.attr.nlink == 0 {
+            usage.release_inode(match stat.file_type() {
+                libc::S_IFREG => stat.attr.size,
+                _ => 0,
+            });
+        }
+        Ok(())
     }
 
     /// Removes one name of `inode`; `EAGAIN` where it is no longer one.
@@ -104,7 +150,7 @@ impl Striped {
                 log::debug!("inode {ino} cannot be kept among the orphans: {errno}");
                 let file = tree.reopen(inode, OFlags::RDWR)?;
                 unlinkat(&dir.fd, name.as_c_str(), AtFlags::empty())?;
-                purge_nameless(&volume.targets, &file)
+                purge_nameless(volume.store(), &file)
             }
         }
     }
@@ -134,7 +180,7 @@ impl Striped {
             };
             let (inode, ino) = match found {
                 Ok(Found::Victim(inode, ino)) => (inode, ino),
-                Ok(Found::Plain) => return rename(),
+                Ok(Found::Plain) => return self.remove_plain(to.0, to.1, rename),
                 Err(Errno::AGAIN | Errno::NOENT) => continue,
                 Err(errno) => return Err(errno),
             };
@@ -168,7 +214,7 @@ impl Striped {
             log::debug!("inode {ino} cannot be kept among the orphans: {errno}");
             rename()?;
             try_lock(&locked, Byte::Names, Kind::None)?;
-            return purge_nameless(&volume.targets, &locked);
+            return purge_nameless(volume.store(), &locked);
         }
         crash::point("orphan_linked");
         let renamed = rename();
@@ -242,7 +288,7 @@ fn lock_names(tree: &Tree, inode: &Inode) -> Result<OwnedFd> {
 /// Removes what is left of `ino` if it is an orphan that nobody uses. The name is gone either
 /// way: what fails now is done later.
 fn settle(volume: &Volume, ino: u64) -> Result<()> {
-    if let Err(errno) = volume.orphans.purge(&volume.targets, ino) {
+    if let Err(errno) = volume.orphans.purge(volume.store(), ino) {
         log::warn!("inode {ino}, which has no name, cannot be removed yet: {errno}");
     }
     Ok(())

@@ -14,6 +14,7 @@ use super::{size, File, Volume};
 use crate::crash;
 use crate::fs::{Errno, Result};
 use crate::tree::attrs::{drop_capability, size_fd};
+use crate::volume::Usage;
 
 /// Bytes copied at a time.
 const COPY_STEP_BYTES: usize = 1 << 20;
@@ -30,7 +31,7 @@ pub(super) fn truncate(volume: &Volume, meta: &OwnedFd, ino: u64, size: u64) -> 
         cut_objects(volume, &record, size.min(size_fd(meta)?))?;
     }
     crash::point("objects_cut");
-    ftruncate(meta, size)?;
+    set_size(Some(&volume.usage), meta, size)?;
     volume.usage.count_truncation(ino);
     crash::point("size_set");
     // What was on its way to within the old size, and is not done again by who wrote it.
@@ -38,6 +39,18 @@ pub(super) fn truncate(volume: &Volume, meta: &OwnedFd, ino: u64, size: u64) -> 
         Some(record) => cut_objects(volume, &record, size),
         None => Ok(()),
     }
+}
+
+/// Sets the size of the file behind `meta`, which the caller changes [alone](size::wait_alone), and
+/// counts it.
+pub(super) fn set_size(usage: Option<&Usage>, meta: &OwnedFd, size: u64) -> Result<()> {
+    let Some(usage) = usage.filter(|usage| usage.counts()) else {
+        return ftruncate(meta, size);
+    };
+    let old = size_fd(meta)?;
+    usage.charged(size.saturating_sub(old), || ftruncate(meta, size))?;
+    usage.release_bytes(old.saturating_sub(size));
+    Ok(())
 }
 
 /// Sets the size where no object can have a byte and nothing blocks; answers whether it could.
@@ -80,6 +93,10 @@ pub(super) fn fallocate(file: &File, range: Range<u64>, mode: i32) -> Result<()>
     if !(kind.is_empty() || punch && keep_size || kind == FallocateFlags::ZERO_RANGE) {
         return Err(Errno::OPNOTSUPP);
     }
+    let _hold = match file.inode.volume.usage.counts() && !punch {
+        true => Some(charge_range(file, range.end, keep_size)?),
+        false => None,
+    };
     let mdt_size = file.inode.mdt_size_bytes(&file.meta)?;
     let in_inode = range.start.min(mdt_size)..range.end.min(mdt_size);
     if !in_inode.is_empty() {
@@ -94,13 +111,25 @@ pub(super) fn fallocate(file: &File, range: Range<u64>, mode: i32) -> Result<()>
         let striped = range.start.max(mdt_size)..range.end;
         if !keep_size && range.end > size_fd(&file.meta)? {
             let extend = || file.inode.extend(&file.meta, range.end);
-            size::wait_hold(file, Kind::Shared, extend)?;
+            size::wait_hold(file, file.inode.extends_with(), extend)?;
         }
         drop_capability(&file.meta)?;
         allocate_objects(file, &striped, mode)?;
         touch(file)?;
     }
     Ok(())
+}
+
+/// Charges for what is about to be allocated up to `end`, where sizes are counted, and keeps
+/// truncations out until it is. Space beyond the end of a file is part of no size, so there is none
+/// to be had: `EOPNOTSUPP`.
+fn charge_range(file: &File, end: u64, keep_size: bool) -> Result<size::Hold> {
+    let charge = || match keep_size {
+        true if end > size_fd(&file.meta)? => Err(Errno::OPNOTSUPP),
+        true => Ok(()),
+        false => file.inode.extend(&file.meta, end),
+    };
+    size::wait_hold(file, Kind::Exclusive, charge).map(|(hold, ())| hold)
 }
 
 fn allocate_objects(file: &File, range: &Range<u64>, mode: FallocateFlags) -> Result<()> {
@@ -265,14 +294,16 @@ fn write(file: &File, buffer: &[u8], offset: u64) -> Result<()> {
         .filter(|end| *end <= i64::MAX as u64);
     let end = end.ok_or(Errno::FBIG)?;
     let stripe = file.stripe_for_end(end)?;
-    let _hold = match stripe {
-        Some(_) => Some(size::wait_hold(file, Kind::Shared, || {
-            match prepare(file, end)? {
+    let _hold = match stripe.is_some() || file.inode.volume.usage.counts() {
+        true => Some(size::wait_hold(
+            file,
+            file.inode.extends_with(),
+            || match stripe.is_some() && prepare(file, end)? {
                 true => Ok(()),
                 false => file.inode.extend(&file.meta, end),
-            }
-        })?),
-        None => None,
+            },
+        )?),
+        false => None,
     };
     for piece in pieces(file, stripe, offset, buffer.len() as u64)? {
         let mut part = &buffer[piece.start as usize..][..piece.len as usize];

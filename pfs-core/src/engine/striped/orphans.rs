@@ -16,21 +16,48 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    fremovexattr, ftruncate, linkat, openat, renameat_with, statat, unlinkat, AtFlags, Dir,
-    FileType, Mode, OFlags, RenameFlags,
+    fremovexattr, linkat, openat, renameat_with, statat, unlinkat, AtFlags, Dir, FileType, Mode,
+    OFlags, RenameFlags,
 };
 
 use super::lock::{try_lock, wait_lock, Byte, Kind};
 use super::objects::Targets;
 use super::record::{self, Record};
-use super::DAMAGED;
+use super::{ops, size, DAMAGED};
 use crate::crash;
 use crate::fs::{Errno, Result, Timestamp};
 use crate::tree::attrs::stat_fd;
 use crate::tree::proc::{FdName, ProcFd};
+use crate::tree::Budget;
+use crate::volume::Usage;
 
 /// The directory of such files.
 pub(super) struct Orphans(OwnedFd);
+
+/// What purged files are removed from.
+#[derive(Clone, Copy)]
+pub(super) struct Store<'a> {
+    pub targets: &'a Targets,
+    /// Where they are counted; `None` for nowhere.
+    pub usage: Option<&'a Usage>,
+}
+
+impl Store<'_> {
+    /// Makes a file empty that nobody has open.
+    fn empty(&self, file: &OwnedFd) -> Result<()> {
+        if self.usage.is_some_and(Usage::counts) {
+            // It may be truncated without being open.
+            size::wait_alone(file)?;
+        }
+        ops::set_size(self.usage, file, 0)
+    }
+
+    fn release_inode(&self) {
+        if let Some(usage) = self.usage {
+            usage.release_inode(0);
+        }
+    }
+}
 
 /// What became of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,13 +164,13 @@ impl Orphans {
     }
 
     /// Removes the inode `ino` if it is here and nobody uses it. The caller holds no lock on it.
-    pub fn purge(&self, targets: &Targets, ino: u64) -> Result<Purged> {
-        self.purge_entry(targets, &entry_of(ino), None)
+    pub fn purge(&self, store: Store<'_>, ino: u64) -> Result<Purged> {
+        self.purge_entry(store, &entry_of(ino), None)
     }
 
     /// Removes every file here that nobody uses and that lost its name longer ago than
     /// `min_age`; younger ones may belong to a daemon that is being restarted.
-    pub fn purge_unused(&self, targets: &Targets, min_age: Duration) -> Result<OrphanReport> {
+    pub fn purge_unused(&self, store: Store<'_>, min_age: Duration) -> Result<OrphanReport> {
         let mut report = OrphanReport::default();
         let limit = match min_age.is_zero() {
             true => None,
@@ -155,7 +182,7 @@ impl Orphans {
             if matches!(entry.to_bytes(), b"." | b"..") {
                 continue;
             }
-            match self.purge_found(targets, entry, limit) {
+            match self.purge_found(store, entry, limit) {
                 Ok(Purged::Gone) => report.purged += 1,
                 Ok(Purged::InUse) => report.in_use += 1,
                 Ok(Purged::Young) => report.young += 1,
@@ -172,7 +199,7 @@ impl Orphans {
     /// Removes the file behind the entry `entry`, as [`purge_unused`](Self::purge_unused) does.
     pub fn purge_found(
         &self,
-        targets: &Targets,
+        store: Store<'_>,
         entry: &CStr,
         limit: Option<SystemTime>,
     ) -> Result<Purged> {
@@ -181,12 +208,12 @@ impl Orphans {
             return Err(DAMAGED);
         }
         self.put_right(entry, stat.st_ino)?;
-        self.purge_entry(targets, &entry_of(stat.st_ino), limit)
+        self.purge_entry(store, &entry_of(stat.st_ino), limit)
     }
 
     fn purge_entry(
         &self,
-        targets: &Targets,
+        store: Store<'_>,
         entry: &CStr,
         limit: Option<SystemTime>,
     ) -> Result<Purged> {
@@ -219,18 +246,19 @@ impl Orphans {
             _ => return Ok(Purged::InUse),
         }
         // Whoever still reaches the inode finds an empty file, never one without its objects.
-        ftruncate(&file, 0)?;
+        store.empty(&file)?;
         crash::point("orphan_emptied");
-        delete_objects(targets, &file)?;
+        delete_objects(store.targets, &file)?;
         crash::point("orphan_objects_deleted");
         unlinkat(&self.0, entry, AtFlags::empty())?;
+        store.release_inode();
         Ok(Purged::Gone)
     }
 }
 
 /// Deletes the objects of an inode without a name or entry, if no process uses it. `file` is open
 /// for writing, and holds no lock.
-pub(super) fn purge_nameless(targets: &Targets, file: &OwnedFd) -> Result<()> {
+pub(super) fn purge_nameless(store: Store<'_>, file: &OwnedFd) -> Result<()> {
     if stat_fd(file)?.attr.nlink > 0 || Record::load(file)?.is_none() {
         return Ok(());
     }
@@ -238,8 +266,10 @@ pub(super) fn purge_nameless(targets: &Targets, file: &OwnedFd) -> Result<()> {
         Err(Errno::AGAIN) => return Ok(()),
         result => result?,
     }
-    ftruncate(file, 0)?;
-    delete_objects(targets, file)
+    store.empty(file)?;
+    delete_objects(store.targets, file)?;
+    store.release_inode();
+    Ok(())
 }
 
 /// Deletes the objects, then the record of them.

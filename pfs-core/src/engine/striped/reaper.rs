@@ -43,7 +43,7 @@ fn look(volume: &Weak<Volume>) {
     let Some(volume) = volume.upgrade() else {
         return;
     };
-    match volume.orphans.purge_unused(&volume.targets, min_age()) {
+    match volume.orphans.purge_unused(volume.store(), min_age()) {
         Ok(report) if report.purged > 0 => log::info!(
             "{} files without a name, left by a daemon that died, are removed",
             report.purged

@@ -139,14 +139,20 @@ impl Write {
 
     fn begin(&self) -> Result<Range> {
         let (file, end) = (&self.file, self.end()?);
-        if file.stripe_for_end(end)?.is_none() {
-            return Ok(Range::Inode);
-        }
+        let counts = file.inode.volume.usage.counts();
+        let Some(stripe) = file.stripe_for_end(end)? else {
+            return Ok(match counts {
+                true => Range::Beyond,
+                false => Range::Inode,
+            });
+        };
+        // Where sizes are counted, the kernel may extend none: nor after a truncation.
+        let kernel_extends = counts && self.offset < stripe.record.mdt_size_bytes;
         // Before the size is looked at.
         let truncations = file.inode.truncations();
         Ok(match prepare(file, end)? {
-            true => Range::Within { truncations },
-            false => Range::Beyond,
+            true if !kernel_extends => Range::Within { truncations },
+            _ => Range::Beyond,
         })
     }
 
@@ -163,7 +169,7 @@ impl Write {
 
     /// Writes after the size was extended, if it has to be, with truncations kept out.
     pub fn beyond(self, io: &mut Io) {
-        match size::try_hold(&self.file, Kind::Shared, || self.extend()) {
+        match size::try_hold(&self.file, self.extends_with(), || self.extend()) {
             Ok(Some((hold, ()))) => self.held(io, hold),
             Ok(None) => self.wait(io),
             Err(errno) => self.reply.err(errno),
@@ -173,12 +179,16 @@ impl Write {
     /// Goes on as soon as a truncation is through.
     fn wait(self, io: &mut Io) {
         let worker = io.mailbox().clone();
-        io.blocking(
-            move || match size::wait_hold(&self.file, Kind::Shared, || self.extend()) {
+        io.blocking(move || {
+            match size::wait_hold(&self.file, self.extends_with(), || self.extend()) {
                 Ok((hold, ())) => worker.run(move |io| self.held(io, hold)),
                 Err(errno) => self.reply.err(errno),
-            },
-        );
+            }
+        });
+    }
+
+    fn extends_with(&self) -> Kind {
+        self.file.inode.extends_with()
     }
 
     /// The size before data; the times change with it.

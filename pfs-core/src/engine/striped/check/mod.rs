@@ -90,6 +90,7 @@ pub(super) fn count(
 ) -> Result<(CheckedVolume, Used), Error> {
     let mut checker = Checker::new(volume, false, progress);
     checker.walk(walk::Look::Count)?;
+    checker.check_orphans(walk::Look::Count)?;
     Ok((checker.volume, checker.used))
 }
 

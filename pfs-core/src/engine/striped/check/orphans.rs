@@ -10,7 +10,7 @@ use super::objects::names_in;
 use super::walk::{Look, Met};
 use super::{Checker, Error, Kind};
 use crate::engine::striped::objects::Targets;
-use crate::engine::striped::orphans::{Orphans, Purged};
+use crate::engine::striped::orphans::{Orphans, Purged, Store};
 use crate::engine::striped::record::{self, Record};
 use crate::fs::Errno;
 
@@ -19,7 +19,6 @@ impl Checker<'_> {
     pub(super) fn check_orphans(&mut self, look: Look) -> Result<(), Error> {
         let meta = self.volume.path.join(&self.volume.striped.meta);
         let place = meta.join("orphans");
-        let copy = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 0);
         let dir = copy(&self.volume.meta.orphans).map_err(Error::io("open", &place))?;
         for name in names_in(&dir).map_err(Error::io("read", &place))? {
             let stat = match statat(&dir, &*name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -39,25 +38,48 @@ impl Checker<'_> {
                 path: &path,
                 stat: &stat,
             };
-            // What one had whose record cannot be read is nobody's, and goes as such.
-            if let Ok(Some(value)) = met.xattr(record::xattr_name()) {
-                if let Some(record) = Record::parse(&value).ok().filter(|it| self.fits(it)) {
-                    self.claim(&record);
-                }
-            }
-            if !self.volume.alone {
-                continue;
-            }
-            let targets: Result<_, _> = self.targets().iter().map(copy).collect();
-            let (targets, orphans) = (targets, copy(&dir));
-            self.mend(Kind::HalfRemoved, &path, || {
-                let (targets, orphans) = (Targets::new(targets?), Orphans::new(orphans?));
-                match orphans.purge_found(&targets, &name, None)? {
-                    Purged::InUse | Purged::Young => Err(Errno::BUSY),
-                    Purged::Absent | Purged::Gone | Purged::Named => Ok(()),
-                }
-            });
+            self.check_orphan(&dir, &met, look);
         }
         Ok(())
     }
+
+    fn check_orphan(&mut self, dir: &OwnedFd, met: &Met<'_>, look: Look) {
+        // What one had whose record cannot be read is nobody's, and goes as such.
+        if let Ok(Some(value)) = met.xattr(record::xattr_name()) {
+            if let Some(record) = Record::parse(&value).ok().filter(|it| self.fits(it)) {
+                self.claim(&record);
+            }
+        }
+        let is_gone = look == Look::All && self.volume.alone && self.purge_orphan(dir, met);
+        let is_new = met.stat.st_nlink == 1 || self.linked.insert(met.stat.st_ino);
+        if look != Look::ForObjects && is_new && !is_gone {
+            self.used.inodes += 1;
+            self.used.bytes += met.stat.st_size as u64;
+        }
+    }
+
+    /// Removes what is left of a file; answers whether that was done.
+    fn purge_orphan(&mut self, dir: &OwnedFd, met: &Met<'_>) -> bool {
+        let targets: Result<_, _> = self.targets().iter().map(copy).collect();
+        let (mut is_gone, usage) = (false, self.volume.usage.take());
+        self.mend(Kind::HalfRemoved, met.path, || {
+            let (targets, orphans) = (Targets::new(targets?), Orphans::new(copy(dir)?));
+            let store = Store {
+                targets: &targets,
+                usage: usage.as_ref(),
+            };
+            match orphans.purge_found(store, met.name, None)? {
+                Purged::InUse | Purged::Young => return Err(Errno::BUSY),
+                Purged::Absent | Purged::Gone => is_gone = true,
+                Purged::Named => {}
+            }
+            Ok(())
+        });
+        self.volume.usage = usage;
+        is_gone
+    }
+}
+
+fn copy(fd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
 }

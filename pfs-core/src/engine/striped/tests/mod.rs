@@ -6,6 +6,7 @@
 
 mod check;
 mod layouts;
+mod limits;
 mod model;
 mod orphans;
 mod place;
@@ -46,17 +47,25 @@ struct Open {
 
 impl Rig {
     fn new(targets: u32) -> Rig {
+        Rig::limited(targets, crate::volume::Limits::default())
+    }
+
+    fn limited(targets: u32, limits: crate::volume::Limits) -> Rig {
+        Rig::owned(targets, limits, Ownership::Native)
+    }
+
+    fn owned(targets: u32, limits: crate::volume::Limits, ownership: Ownership) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let engine = NewEngine::Striped {
             targets: NewTargets::Inside(targets),
             stripe_unit_bytes: UNIT,
             stripe_count: None,
             mdt_size_bytes: MDT_SIZE,
-            limits: crate::volume::Limits::default(),
+            limits,
         };
         create(&CreateOptions {
             path: dir.path().join("v"),
-            ownership: Ownership::Native,
+            ownership,
             engine,
         })
         .unwrap();
