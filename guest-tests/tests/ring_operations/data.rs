@@ -15,6 +15,7 @@ on_every_kind_of_volume! {
     reads_at_and_beyond_the_end,
     an_append_goes_where_the_guest_says,
     a_handle_does_what_it_was_opened_for,
+    access_mode_3_opens_and_truncates,
     syncs,
 }
 
@@ -287,6 +288,24 @@ fn a_handle_does_what_it_was_opened_for(mount: &mut Mount, _: &Volume) {
     assert_eq!(fs.read(mixed, 0, 1).unwrap_err(), Errno::BADF);
     assert_eq!(fs.readdir(file.handle, 0, 4096).unwrap_err(), Errno::BADF);
     file.check(fs);
+}
+
+/// `open(2)`: access mode 3 checks for both permissions; the guest's kernel then reads and writes
+/// nothing.
+fn access_mode_3_opens_and_truncates(mount: &mut Mount, _: &Volume) {
+    let fs = mount.fs();
+    let mut file = Modelled::new(fs, "f");
+    file.write(fs, 0, &Noise::new(8).bytes(MDT_SIZE + 10));
+    let node = file.handle.nodeid;
+    let handle = fs.open(node, libc::O_ACCMODE).unwrap();
+    assert_eq!(
+        fs.fgetattr(handle).unwrap().attr.size,
+        file.bytes.len() as u64
+    );
+    fs.release(handle).unwrap();
+    let handle = fs.open(node, libc::O_ACCMODE | libc::O_TRUNC).unwrap();
+    assert_eq!(fs.fgetattr(handle).unwrap().attr.size, 0);
+    fs.release(handle).unwrap();
 }
 
 fn syncs(mount: &mut Mount, _: &Volume) {

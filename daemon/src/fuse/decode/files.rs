@@ -101,7 +101,7 @@ pub(super) fn decode(raw: &Raw<'_>, node: NodeId, body: &mut Bytes<'_>) -> Resul
         Opcode::Open => {
             let open: OpenIn = body.take()?;
             Files::Open {
-                flags: open_flags(open.flags)?,
+                flags: open_flags(open.flags),
                 kill_suidgid: open.fuse_flags & OPEN_KILL_SUIDGID != 0,
             }
         }

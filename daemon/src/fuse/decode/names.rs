@@ -71,12 +71,14 @@ const OPEN_FLAGS: i32 = libc::O_ACCMODE
     | libc::O_SYNC
     | libc::O_NOATIME;
 
-/// Checks `open(2)` flags and keeps those that mean something to an engine.
-pub fn open_flags(flags: u32) -> Result<i32> {
-    let flags = flags as i32;
-    match flags & libc::O_ACCMODE {
-        libc::O_RDONLY | libc::O_WRONLY | libc::O_RDWR => Ok(flags & OPEN_FLAGS),
-        _ => Err(Errno::INVAL),
+/// Keeps of `open(2)`'s flags those that mean something to an engine.
+pub fn open_flags(flags: u32) -> i32 {
+    let kept = flags as i32 & OPEN_FLAGS;
+    match kept & libc::O_ACCMODE {
+        // Linux's mode 3 asks for both permissions, and gives a descriptor that neither reads nor
+        // writes, which the guest's kernel sees to.
+        libc::O_ACCMODE => kept & !libc::O_ACCMODE | libc::O_RDWR,
+        _ => kept,
     }
 }
 
@@ -132,7 +134,7 @@ pub(super) fn decode<'a>(code: Opcode, body: &mut Bytes<'a>) -> Result<Names<'a>
 pub(super) fn decode_create<'a>(code: Opcode, body: &mut Bytes<'a>) -> Result<Names<'a>> {
     let create: CreateIn = body.take()?;
     let make = permissions(create.mode, create.umask);
-    let flags = open_flags(create.flags)? | (create.flags as i32 & libc::O_EXCL);
+    let flags = open_flags(create.flags) | (create.flags as i32 & libc::O_EXCL);
     let request = match code {
         Opcode::Create => Names::Create {
             name: body.name()?,
