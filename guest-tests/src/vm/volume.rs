@@ -105,6 +105,14 @@ impl Volume {
         Ok(volume)
     }
 
+    /// A folder of the host's, as a plain directory; it is not removed.
+    pub fn of_folder(path: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            path: path.to_owned(),
+            ..Self::in_new_folder(false)?
+        })
+    }
+
     fn in_new_folder(striped: bool) -> Result<Self, Error> {
         let dir = tempfile::Builder::new()
             .prefix("pfs-volume-")

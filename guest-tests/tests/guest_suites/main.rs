@@ -19,7 +19,13 @@ macro_rules! on_every_volume {
     };
 }
 
+mod crate_build;
+mod dbench;
 mod fio;
 mod fsx;
+mod git;
 mod pjdfstest;
+mod postgres;
+mod sqlite;
+mod stress_ng;
 mod support;

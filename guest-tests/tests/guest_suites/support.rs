@@ -8,6 +8,7 @@ use std::time::Duration;
 pub const SECONDS_30: Duration = Duration::from_secs(30);
 pub const MINUTES_5: Duration = Duration::from_secs(300);
 pub const MINUTES_15: Duration = Duration::from_secs(900);
+pub const MINUTES_40: Duration = Duration::from_secs(2400);
 
 const TAG: &str = "data";
 
@@ -23,6 +24,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// For programs of [`Root::Suites`], which are larger, too.
+    pub fn with_programs(engine: Engine) -> Self {
+        Self {
+            root: Root::Suites,
+            memory_mib: 2048,
+            ..Self::new(engine)
+        }
+    }
+
     pub fn new(engine: Engine) -> Self {
         Self {
             engine,
@@ -78,17 +88,29 @@ impl Bench {
 
 /// A daemon of its own for the volume, and a guest that has mounted it on /mnt.
 pub fn attach(steps: &Steps, volume: &Volume, config: &Config) -> Option<(Served, Guest)> {
+    attach_with(steps, volume, config, None)
+}
+
+/// As [`attach`]; the guest has another share, too, which it does not mount yet.
+pub fn attach_with(
+    steps: &Steps,
+    volume: &Volume,
+    config: &Config,
+    other: Option<Share>,
+) -> Option<(Served, Guest)> {
     let daemon = steps.step("start a daemon", || {
         Ok(volume.serve_with(TAG, config.daemon_args)?)
     });
     let share = Share::new(daemon.socket(), TAG).request_queues(config.request_queues);
-    let booted = Guest::builder()
+    let mut builder = Guest::builder()
         .kernel(config.kernel)
         .root(config.root)
         .memory_mib(config.memory_mib)
-        .share(share)
-        .boot();
-    let guest = match booted {
+        .share(share);
+    if let Some(other) = other {
+        builder = builder.share(other);
+    }
+    let guest = match builder.boot() {
         Err(error) if error.unavailable().is_some() => {
             skip(error.unavailable().unwrap_or_default());
             return None;
