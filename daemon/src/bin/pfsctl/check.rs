@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use pfs_core::engine::striped::check::{self, Error, Report, Step};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use pfs_core::engine::striped::check::{self, At, Error, Report, Step};
 use pfs_core::volume::{Engine, Volume};
 use pfs_virtiofsd::report::explain;
 use serde::Serialize;
@@ -96,8 +96,8 @@ fn run(args: &Args) -> Result<u8, Failure> {
     };
     let opened = volume.open_to_check(striped, true)?;
     let bar = bar()?;
-    let report = check::check(opened, args.repair, &mut |step, seen| {
-        advance(&bar, step, seen);
+    let report = check::check(opened, args.repair, &mut |at| {
+        advance(&bar, at);
         match interrupt::is_interrupted() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -115,19 +115,23 @@ fn run(args: &Args) -> Result<u8, Failure> {
     })
 }
 
+/// Steps of a bar.
+const BAR_STEPS: u64 = 1000;
+
 /// How far it is, on the terminal, where standard error is one.
 pub fn bar() -> Result<ProgressBar, Failure> {
-    let style = ProgressStyle::with_template("{spinner} {human_pos} {msg} {per_sec}")?;
-    Ok(ProgressBar::new_spinner().with_style(style))
+    let style = ProgressStyle::with_template("{msg:>7} {bar:30} {percent:>3}% {prefix} {elapsed}")?;
+    Ok(ProgressBar::new(BAR_STEPS).with_style(style))
 }
 
-/// Shows on `bar` what is looked at, and how much of it was.
-pub fn advance(bar: &ProgressBar, step: Step, seen: u64) {
-    bar.set_message(match step {
+/// Shows on `bar` how far it is.
+pub fn advance(bar: &ProgressBar, at: At) {
+    bar.set_message(match at.step {
         Step::Objects => "objects",
         Step::Names => "names",
     });
-    bar.set_position(seen);
+    bar.set_prefix(HumanCount(at.seen).to_string());
+    bar.set_position((at.done * BAR_STEPS as f64) as u64);
 }
 
 fn print_json(report: &Report) -> Result<(), Failure> {

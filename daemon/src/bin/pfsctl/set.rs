@@ -69,8 +69,8 @@ pub fn set(args: &Args) -> Result<(), Failure> {
         inodes: args.inodes.map_or(now.inodes, Limit::get),
     };
     let bar = check::bar()?;
-    let limits = set_limits(&args.path, change, &mut |step, seen| {
-        check::advance(&bar, step, seen);
+    let limits = set_limits(&args.path, change, &mut |at| {
+        check::advance(&bar, at);
         match interrupt::is_interrupted() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),

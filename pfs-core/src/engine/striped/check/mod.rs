@@ -62,15 +62,25 @@ impl Error {
     }
 }
 
-/// What a check is at.
+/// What a check looks through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Objects,
     Names,
 }
 
-/// Hears of each step and how many objects or names it has seen; says whether to go on.
-pub type Progress<'a> = &'a mut dyn FnMut(Step, u64) -> ControlFlow<()>;
+/// How far a check is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct At {
+    pub step: Step,
+    /// Objects or names seen.
+    pub seen: u64,
+    /// The part of the step that is done, from 0 to 1.
+    pub done: f64,
+}
+
+/// Hears how far a check is; says whether to go on.
+pub type Progress<'a> = &'a mut dyn FnMut(At) -> ControlFlow<()>;
 
 /// Checks a striped volume; with `repair`, repairs what can be.
 pub fn check(volume: CheckedVolume, repair: bool, progress: Progress<'_>) -> Result<Report, Error> {
@@ -116,6 +126,8 @@ struct Checker<'a> {
     mdt_size_min_bytes: Option<u64>,
     used: Used,
     seen: u64,
+    /// The part of the step that is done.
+    done: f64,
 }
 
 impl<'a> Checker<'a> {
@@ -138,6 +150,7 @@ impl<'a> Checker<'a> {
             mdt_size_min_bytes: None,
             used: Used::default(),
             seen: 0,
+            done: 0.0,
         }
     }
 
@@ -151,12 +164,17 @@ impl<'a> Checker<'a> {
     }
 
     fn begin(&mut self, step: Step) -> Result<(), Error> {
-        self.seen = 0;
+        (self.seen, self.done) = (0, 0.0);
         self.tell(step)
     }
 
     fn tell(&mut self, step: Step) -> Result<(), Error> {
-        match (self.progress)(step, self.seen) {
+        let at = At {
+            step,
+            seen: self.seen,
+            done: self.done,
+        };
+        match (self.progress)(at) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Cancelled),
         }

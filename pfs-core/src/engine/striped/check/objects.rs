@@ -66,6 +66,8 @@ impl Checker<'_> {
                 Some((number, Ok(folder))) => {
                     there[number as usize] = true;
                     self.list_folder(target, number, &folder)?;
+                    let folders = self.targets().len() as f64 * f64::from(FANOUT);
+                    self.done += 1.0 / folders;
                 }
                 _ => self.foreign(self.folder(target), &name),
             }

@@ -79,6 +79,20 @@ struct Level {
     ino: u64,
     /// Directories in it that are still to be walked.
     dirs: Vec<CString>,
+    /// How many there were.
+    all: usize,
+}
+
+/// The part of a walk that is done, where all directories of one count alike.
+fn part_done(levels: &[Level]) -> f64 {
+    let (mut part, mut done) = (1.0, 0.0);
+    for level in levels.iter().take_while(|level| level.all > 0) {
+        part /= level.all as f64;
+        // The last one taken is under way.
+        let taken = level.all - level.dirs.len();
+        done += part * taken.saturating_sub(1) as f64;
+    }
+    done
 }
 
 impl Checker<'_> {
@@ -93,7 +107,9 @@ impl Checker<'_> {
         let mut path = PathBuf::from("/");
         let mut levels = vec![self.read_dir(&here, &path, look)?];
         while let Some(level) = levels.last_mut() {
-            match level.dirs.pop() {
+            let next = level.dirs.pop();
+            self.done = part_done(&levels);
+            match next {
                 Some(name) => match open_dir(here.as_fd(), &name) {
                     Ok(below) => {
                         path.push(OsStr::from_bytes(name.to_bytes()));
@@ -163,6 +179,7 @@ impl Checker<'_> {
         let mut level = Level {
             ino: fstat(dir).map_err(io)?.st_ino,
             dirs: Vec::new(),
+            all: 0,
         };
         for entry in Dir::read_from(dir).map_err(io)? {
             let entry = match entry {
@@ -190,6 +207,7 @@ impl Checker<'_> {
                 level.dirs.push(name.to_owned());
             }
         }
+        level.all = level.dirs.len();
         Ok(level)
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::fs::{lgetxattr, lremovexattr, lsetxattr, XattrFlags};
 
 use super::*;
-use crate::engine::striped::check::{check, Error, Kind, Outcome, Report};
+use crate::engine::striped::check::{check, At, Error, Kind, Outcome, Report, Step};
 use crate::volume::{Engine, Limits};
 
 pub(super) fn look(rig: &Rig, repair: bool) -> Report {
@@ -16,7 +16,7 @@ pub(super) fn look(rig: &Rig, repair: bool) -> Report {
         unreachable!("a rig's volume is striped");
     };
     let opened = volume.open_to_check(striped, true).unwrap();
-    check(opened, repair, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    check(opened, repair, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 /// A look by one who is alone. A thread of a mount's pool lets go of it a moment after its last
@@ -480,6 +480,39 @@ fn nobody_comes_while_one_is_alone() {
 }
 
 #[test]
+fn a_check_tells_how_far_it_is() {
+    let rig = Rig::new(2);
+    for dir in 0..4 {
+        let dir = names(&rig).join(format!("{dir}/sub"));
+        fs::create_dir_all(&dir).unwrap();
+        for file in 0..300 {
+            fs::write(dir.join(file.to_string()), b"").unwrap();
+        }
+    }
+    let volume = VolumePath::locate(&rig.path()).unwrap();
+    let Engine::Striped(striped) = &volume.descriptor.engine else {
+        unreachable!("a rig's volume is striped");
+    };
+    let opened = volume.open_to_check(striped, true).unwrap();
+    let mut told = Vec::new();
+    let mut hear = |at: At| {
+        told.push(at);
+        ControlFlow::Continue(())
+    };
+    check(opened, false, &mut hear).unwrap();
+    let names: Vec<_> = told.iter().filter(|at| at.step == Step::Names).collect();
+    assert!(names.len() >= 4, "{told:?}");
+    for two in names.windows(2) {
+        assert!(
+            two[0].seen < two[1].seen && two[0].done <= two[1].done,
+            "{two:?}"
+        );
+    }
+    let last = names.last().unwrap();
+    assert!(last.done >= 0.5 && last.done <= 1.0, "{last:?}");
+}
+
+#[test]
 fn a_check_can_be_cancelled() {
     let rig = used();
     let volume = VolumePath::locate(&rig.path()).unwrap();
@@ -487,7 +520,7 @@ fn a_check_can_be_cancelled() {
         unreachable!("a rig's volume is striped");
     };
     let opened = volume.open_to_check(striped, true).unwrap();
-    let result = check(opened, true, &mut |_, _| ControlFlow::Break(()));
+    let result = check(opened, true, &mut |_| ControlFlow::Break(()));
     assert!(matches!(result, Err(Error::Cancelled)));
 }
 

@@ -36,7 +36,7 @@ fn set(rig: &Rig, capacity_bytes: Option<u64>, inodes: Option<u64>) {
         capacity_bytes,
         inodes,
     };
-    set_limits(&rig.path(), change, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    set_limits(&rig.path(), change, &mut |_| ControlFlow::Continue(())).unwrap();
 }
 
 impl Mount {

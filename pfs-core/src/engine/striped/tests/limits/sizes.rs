@@ -104,7 +104,7 @@ fn limits_are_set_while_the_volume_is_in_use() {
     set(&rig, None, None);
     mount.truncate(file, 1 << 40);
     mount.try_mkdir(c"d").unwrap();
-    let again = set_limits(&rig.path(), |_| SOME, &mut |_, _| ControlFlow::Continue(()));
+    let again = set_limits(&rig.path(), |_| SOME, &mut |_| ControlFlow::Continue(()));
     let in_use = crate::volume::Error::MustBeAlone { path: rig.path() };
     assert!(
         matches!(&again, Err(check::Error::Volume(error)) if error.to_string() == in_use.to_string()),
