@@ -144,12 +144,14 @@ impl Piece {
             .checked_add(len)
             .filter(|end| *end <= i64::MAX as u64);
         let end = end.ok_or(Errno::FBIG)?;
+        // The layout before the size, the size before data.
+        file.stripe_for_end(end)?;
+        let within = prepare(file, end)?;
+        // Only now: a place that is recorded and not taken could become another's.
         if let Some(log) = &self.log {
             log.record(Intent::AppendAt { offset });
         }
-        // The layout before the size, the size before data.
-        file.stripe_for_end(end)?;
-        if !prepare(file, end)? {
+        if !within {
             file.inode.extend(&file.meta, end)?;
         }
         Ok(offset)

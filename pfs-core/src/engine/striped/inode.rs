@@ -1,141 +1,28 @@
-//! A striped file in use by this process.
+//! The inode of a striped file in use by this process: what all its open files share.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{fallocate, fsetxattr, FallocateFlags, OFlags, XattrFlags};
 use rustix::time::{clock_gettime, ClockId};
 
-use super::append::Appends;
 use super::file_layout::{self, FileLayout};
 use super::lock::{try_lock, wait_lock, Byte, Kind};
-use super::orphans::purge_nameless;
 use super::record::Record;
-use super::size::Holders;
 use super::Volume;
 use crate::fs::{Attr, Errno, Result, Timestamp};
 use crate::io::Fd;
-use crate::tree::attrs::{size_fd, stat_fd};
+use crate::tree::attrs::size_fd;
 
 /// Blocks that only carry the size are freed after so many extensions, and at the last close.
 const FREE_EVERY: u32 = 256;
 /// A time of change younger than this may come again, in seconds: clocks of file systems are
 /// coarse.
 const CTIME_SETTLES_S: i64 = 2;
-
-/// An open file. While it is, it holds the shared guard.
-pub struct File {
-    /// The inode on the metadata target, opened as asked.
-    pub(super) meta: Fd,
-    pub(super) inode: Arc<StripedInode>,
-    pub(super) size_holders: Holders,
-    pub(super) appends: Appends,
-    closing: Closing,
-}
-
-/// How far an open file is let go.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    /// In use: it holds the guard.
-    No,
-    /// The guard is let go, and there is something to free or to remove.
-    WithWork,
-    /// Nothing is left to do.
-    Done,
-}
-
-impl File {
-    /// An open file over `meta`, whose guard it takes: `ESTALE` where the file is being deleted.
-    pub(super) fn new(meta: Fd, inode: Arc<StripedInode>) -> Result<File> {
-        match try_lock(&meta, Byte::Guard, Kind::Shared) {
-            Err(Errno::AGAIN) => return Err(Errno::STALE),
-            result => result?,
-        }
-        Ok(File {
-            meta,
-            inode,
-            size_holders: Holders::default(),
-            appends: Appends::default(),
-            closing: Closing::No,
-        })
-    }
-
-    /// The objects, made or not, that data up to `end` needs; none where the inode holds all of it.
-    pub(super) fn stripe_for_end(&self, end: u64) -> Result<Option<&Stripe>> {
-        match end > self.inode.mdt_size_bytes(&self.meta)? {
-            true => self.inode.stripe_for_write(&self.meta).map(Some),
-            false => Ok(None),
-        }
-    }
-
-    /// Lets go of the guard. Answers whether a drop then does what may block.
-    pub(super) fn let_go(&mut self) -> bool {
-        if self.closing == Closing::No {
-            // The guard goes before the exclusive one is tried for, or two who close at once
-            // would each see the other. The descriptor itself may be in use a little longer.
-            let unlocked = try_lock(&self.meta, Byte::Guard, Kind::None);
-            let work = unlocked.is_ok() && (self.frees_blocks() || self.leaves_something());
-            self.closing = match work {
-                true => Closing::WithWork,
-                false => Closing::Done,
-            };
-        }
-        self.closing == Closing::WithWork
-    }
-
-    fn frees_blocks(&self) -> bool {
-        Arc::strong_count(&self.inode) == 1 && self.inode.extended.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether the file has no name, and something of it is left.
-    fn leaves_something(&self) -> bool {
-        let Ok(stat) = stat_fd(&self.meta) else {
-            return false;
-        };
-        match stat.attr.nlink {
-            0 => !matches!(Record::load(&self.meta), Ok(None)),
-            _ => self.inode.is_nameless(&stat.attr),
-        }
-    }
-
-    /// Removes what is left of a file without a name, if this was its last user.
-    fn purge(&self) -> Result<()> {
-        let volume = &self.inode.volume;
-        if stat_fd(&self.meta)?.attr.nlink > 0 {
-            return volume
-                .orphans
-                .purge(volume.store(), self.inode.ino)
-                .map(drop);
-        }
-        // The lock needs a descriptor that can write.
-        let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        purge_nameless(volume.store(), &volume.proc.open_fd(&self.meta, flags)?)
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let goes_on = &self.inode.volume.goes_on;
-        if goes_on.load(Ordering::Acquire) || !self.let_go() {
-            return;
-        }
-        if self.frees_blocks() {
-            self.inode.extended.store(0, Ordering::Relaxed);
-            if let Ok(mdt_size) = self.inode.mdt_size_bytes(&self.meta) {
-                free_size_blocks(&self.meta, mdt_size);
-            }
-        }
-        let purged = match self.leaves_something() {
-            true => self.purge(),
-            false => Ok(()),
-        };
-        if let Err(errno) = purged {
-            let ino = self.inode.ino;
-            log::warn!("inode {ino}, which has no name, cannot be removed yet: {errno}");
-        }
-    }
-}
+/// How long a daemon may stand still that changes a record, before it is taken to be stopped.
+const RECORD_WAIT: Duration = Duration::from_secs(1);
 
 /// What all open files of one inode share.
 pub(super) struct StripedInode {
@@ -152,10 +39,10 @@ pub(super) struct StripedInode {
     stripe: OnceLock<Stripe>,
     /// Where a file without a record is looked at for a layout of its own.
     pin: OnceLock<Pin>,
-    /// Held while the pin is made, or the layout changed.
+    /// Held while the pin is made, the layout changed, or an object noted.
     changing: Mutex<()>,
     /// How often the size was extended, each time with a block in the inode to carry it.
-    extended: AtomicU32,
+    pub extended: AtomicU32,
 }
 
 /// What holds the layout of a file without a record as it is.
@@ -325,7 +212,8 @@ impl StripedInode {
         let (column, slot) = stripe.slot(object);
         let made = self.volume.targets.open(&stripe.record, column, true)?;
         stripe.made_object.store(true, Ordering::Release);
-        stripe.record.set_made(meta, column)?;
+        let _changing = crate::sync::lock(&self.changing);
+        alone(&meta, || stripe.record.set_made(&meta, column))?;
         Ok(slot
             .get_or_init(|| made.unwrap_or_else(|| unreachable!("it was to be made")))
             .clone())
@@ -411,12 +299,31 @@ impl Stripe {
 
 /// Frees the inode's blocks beyond `mdt_size_bytes`: the data there is in the objects. A failure
 /// leaves them, which harms nothing.
-fn free_size_blocks(meta: impl AsFd, mdt_size_bytes: u64) {
+pub(super) fn free_size_blocks(meta: impl AsFd, mdt_size_bytes: u64) {
     let end = size_fd(&meta).unwrap_or(0).next_multiple_of(64 << 10);
     let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     if end > mdt_size_bytes {
         let _ = fallocate(meta, mode, mdt_size_bytes, end - mdt_size_bytes);
     }
+}
+
+/// Runs `change` of the record of the inode behind `meta` while no other daemon changes it. The lock is
+/// held for two system calls; one that stands still with it is not waited for.
+fn alone(meta: impl AsFd, change: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut limit = None;
+    loop {
+        match try_lock(&meta, Byte::Record, Kind::Exclusive) {
+            Err(Errno::AGAIN) => {}
+            locked => break locked?,
+        }
+        if Instant::now() > *limit.get_or_insert_with(|| Instant::now() + RECORD_WAIT) {
+            break;
+        }
+        // It may need this processor.
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    let changed = change();
+    changed.and(try_lock(&meta, Byte::Record, Kind::None))
 }
 
 /// An open file description of its own for the inode behind `meta`: locks belong to that. Where

@@ -19,6 +19,8 @@ pub(super) enum Byte {
     Layout = i64::MAX - 8,
     /// Exclusive: one of the inode's names is being removed.
     Names = i64::MAX - 4,
+    /// Exclusive: the record is being changed.
+    Record = i64::MAX - 9,
     /// Shared: the size is being extended. Exclusive: it is being looked at and then extended, or
     /// set.
     Resize = i64::MAX - 11,

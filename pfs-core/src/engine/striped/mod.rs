@@ -7,7 +7,8 @@
 //! - [`record`]: what the inode says of a striped file: object id, layout.
 //! - [`file_layout`]: what a file is made with, as text. [`layouts`]: whose layout is which, and
 //!   who may change it.
-//! - [`inode`]: a striped file in use by this process: its objects' descriptors, its guard.
+//! - [`inode`]: a file in use by this process: its objects' descriptors. [`file`]: an open one, with
+//!   its guard.
 //! - [`transfer`]: reads and writes. [`ops`]: what may block: truncate, seek, copy, allocate.
 //!   [`size`]: what keeps truncations and writes apart. [`append`]: who gets which place.
 //! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
@@ -29,6 +30,7 @@
 
 mod append;
 pub mod check;
+mod file;
 mod file_layout;
 mod inode;
 mod layouts;
@@ -58,8 +60,8 @@ use crate::layout::Layout;
 use crate::tree::proc::ProcFd;
 use crate::tree::{Append, Budget, FileData, Inode, Stat, Tree, XattrChange};
 use crate::volume::{OpenVolume, Usage, VolumeKind};
+pub use file::File;
 use file_layout::{FileLayout, Part};
-pub use inode::File;
 use inode::StripedInode;
 pub use limits::set_limits;
 use objects::Targets;

@@ -17,7 +17,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
-use super::inode::{open_again, File};
+use super::file::File;
+use super::inode::open_again;
 use super::lock::{try_lock, wait_lock, Byte, Kind};
 use crate::fs::{Errno, Result};
 use crate::sync::lock;

@@ -83,6 +83,31 @@ fn daemons_that_append_to_one_file_lose_nothing() {
 }
 
 #[test]
+fn daemons_that_make_the_objects_of_one_file_note_them_all() {
+    let rig = Rig::new(4);
+    for _ in 0..50 {
+        rig.mount().create(c"f");
+        let step = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for object in 0..4 {
+                let (rig, step) = (&rig, &step);
+                scope.spawn(move || {
+                    let mut mount = rig.mount();
+                    let file = mount.open(c"f");
+                    step.wait();
+                    mount.write(file, MDT_SIZE + object * UNIT, &[1; UNIT as usize]);
+                    mount.release(file);
+                });
+            }
+        });
+        let meta = std::fs::File::open(rig.path().join("meta/namespace/f")).unwrap();
+        let record = Record::load(&meta).unwrap().unwrap();
+        assert!((0..4).all(|column| record.made.has(column)));
+        rig.mount().unlink(c"f");
+    }
+}
+
+#[test]
 fn an_append_that_stays_in_the_inode_makes_no_object() {
     let rig = Rig::new(2);
     let mut mount = rig.mount();

@@ -1,0 +1,129 @@
+//! An open file, and what the last to let go of it does.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::append::Appends;
+use super::inode::{free_size_blocks, Stripe, StripedInode};
+use super::lock::{try_lock, Byte, Kind};
+use super::orphans::purge_nameless;
+use super::record::Record;
+use super::size::Holders;
+use crate::fs::{Errno, Result};
+use crate::io::Fd;
+use crate::tree::attrs::stat_fd;
+
+/// An open file. While it is, it holds the shared guard.
+pub struct File {
+    /// The inode on the metadata target, opened as asked.
+    pub(super) meta: Fd,
+    pub(super) inode: Arc<StripedInode>,
+    pub(super) size_holders: Holders,
+    pub(super) appends: Appends,
+    closing: Closing,
+}
+
+/// How far an open file is let go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// In use: it holds the guard.
+    No,
+    /// The guard is let go, and there is something to free or to remove.
+    WithWork,
+    /// Nothing is left to do.
+    Done,
+}
+
+impl File {
+    /// An open file over `meta`, whose guard it takes: `ESTALE` where the file is being deleted.
+    pub(super) fn new(meta: Fd, inode: Arc<StripedInode>) -> Result<File> {
+        match try_lock(&meta, Byte::Guard, Kind::Shared) {
+            Err(Errno::AGAIN) => return Err(Errno::STALE),
+            result => result?,
+        }
+        Ok(File {
+            meta,
+            inode,
+            size_holders: Holders::default(),
+            appends: Appends::default(),
+            closing: Closing::No,
+        })
+    }
+
+    /// The objects, made or not, that data up to `end` needs; none where the inode holds all of it.
+    pub(super) fn stripe_for_end(&self, end: u64) -> Result<Option<&Stripe>> {
+        match end > self.inode.mdt_size_bytes(&self.meta)? {
+            true => self.inode.stripe_for_write(&self.meta).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Lets go of the guard. Answers whether a drop then does what may block.
+    pub(super) fn let_go(&mut self) -> bool {
+        if self.closing == Closing::No {
+            // The guard goes before the exclusive one is tried for, or two who close at once
+            // would each see the other. The descriptor itself may be in use a little longer.
+            let unlocked = try_lock(&self.meta, Byte::Guard, Kind::None);
+            let work = unlocked.is_ok() && (self.frees_blocks() || self.leaves_something());
+            self.closing = match work {
+                true => Closing::WithWork,
+                false => Closing::Done,
+            };
+        }
+        self.closing == Closing::WithWork
+    }
+
+    fn frees_blocks(&self) -> bool {
+        Arc::strong_count(&self.inode) == 1 && self.inode.extended.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the file has no name, and something of it is left.
+    fn leaves_something(&self) -> bool {
+        let Ok(stat) = stat_fd(&self.meta) else {
+            return false;
+        };
+        match stat.attr.nlink {
+            0 => !matches!(Record::load(&self.meta), Ok(None)),
+            _ => self.inode.is_nameless(&stat.attr),
+        }
+    }
+
+    /// Removes what is left of a file without a name, if this was its last user.
+    fn purge(&self) -> Result<()> {
+        let volume = &self.inode.volume;
+        if stat_fd(&self.meta)?.attr.nlink > 0 {
+            return volume
+                .orphans
+                .purge(volume.store(), self.inode.ino)
+                .map(drop);
+        }
+        // The lock needs a descriptor that can write.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        purge_nameless(volume.store(), &volume.proc.open_fd(&self.meta, flags)?)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let goes_on = &self.inode.volume.goes_on;
+        if goes_on.load(Ordering::Acquire) || !self.let_go() {
+            return;
+        }
+        if self.frees_blocks() {
+            self.inode.extended.store(0, Ordering::Relaxed);
+            if let Ok(mdt_size) = self.inode.mdt_size_bytes(&self.meta) {
+                free_size_blocks(&self.meta, mdt_size);
+            }
+        }
+        let purged = match self.leaves_something() {
+            true => self.purge(),
+            false => Ok(()),
+        };
+        if let Err(errno) = purged {
+            let ino = self.inode.ino;
+            log::warn!("inode {ino}, which has no name, cannot be removed yet: {errno}");
+        }
+    }
+}
