@@ -144,6 +144,7 @@ impl Piece {
             .checked_add(len)
             .filter(|end| *end <= i64::MAX as u64);
         let end = end.ok_or(Errno::FBIG)?;
+        file.inode.was_changed();
         // The layout before the size, the size before data.
         file.stripe_for_end(end)?;
         let within = prepare(file, end)?;

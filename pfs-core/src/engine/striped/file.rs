@@ -43,6 +43,7 @@ impl File {
             Err(Errno::AGAIN) => return Err(Errno::STALE),
             result => result?,
         }
+        inode.was_changed();
         Ok(File {
             meta,
             inode,

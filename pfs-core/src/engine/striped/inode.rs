@@ -1,7 +1,7 @@
 //! The inode of a striped file in use by this process: what all its open files share.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(super) struct StripedInode {
     changing: Mutex<()>,
     /// How often the size was extended, each time with a block in the inode to carry it.
     pub extended: AtomicU32,
+    /// When a read was last made known to the inode's access time, in seconds.
+    access_noted_s: AtomicI64,
 }
 
 /// What holds the layout of a file without a record as it is.
@@ -74,6 +76,7 @@ impl StripedInode {
             pin: OnceLock::new(),
             changing: Mutex::new(()),
             extended: AtomicU32::new(0),
+            access_noted_s: AtomicI64::new(0),
         }
     }
 
@@ -248,6 +251,19 @@ impl StripedInode {
             free_size_blocks(meta, mdt_size);
         }
         Ok(())
+    }
+
+    /// Whether a read is to be made known to the inode's access time: once a second, and after
+    /// [`was_changed`](Self::was_changed).
+    pub fn notes_access(&self) -> bool {
+        let now = clock_gettime(ClockId::RealtimeCoarse).tv_sec;
+        self.access_noted_s.load(Ordering::Relaxed) != now
+            && self.access_noted_s.swap(now, Ordering::Relaxed) != now
+    }
+
+    /// The file was opened or changed, so that the next read counts.
+    pub fn was_changed(&self) {
+        self.access_noted_s.store(0, Ordering::Relaxed);
     }
 
     /// How often files were truncated, this one among them.

@@ -89,3 +89,37 @@ fn a_guest_neither_sees_nor_sets_the_records() {
         Err(Errno::PERM)
     );
 }
+
+#[test]
+fn reading_objects_changes_the_access_time_as_reading_the_inode_does() {
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+    let rig = Rig::new(2);
+    let mut mount = rig.mount();
+    let file = mount.create(c"f");
+    mount.write(file, 0, &vec![1; 50_000]);
+    mount.release(file);
+    let path = rig.path().join("meta/namespace/f");
+    let [inode, objects] = [0, 20_000].map(|offset| {
+        let old = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let times = std::fs::FileTimes::new();
+        let times = times.set_accessed(old(1000)).set_modified(old(2000));
+        let host = std::fs::File::options().write(true).open(&path).unwrap();
+        host.set_times(times).unwrap();
+        let file = mount.open(c"f");
+        let before = mount.attr(file);
+        mount.read(file, offset, 4096);
+        let limit = Instant::now() + Duration::from_secs(2);
+        let mut after = mount.attr(file);
+        while after.atime.sec == 1000 && Instant::now() < limit {
+            after = mount.attr(file);
+        }
+        mount.release(file);
+        assert_eq!((after.mtime, after.ctime), (before.mtime, before.ctime));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let recent = now.as_secs() as i64 - 60..now.as_secs() as i64 + 60;
+        (after.atime.sec != 1000, recent.contains(&after.atime.sec))
+    });
+    // On a volume mounted with noatime, neither does.
+    assert_eq!(objects, inode);
+    assert_eq!(objects.0, objects.1);
+}
