@@ -9,9 +9,10 @@
 //!   who may change it.
 //! - [`inode`]: a file in use by this process: its objects' descriptors. [`file`]: an open one, with
 //!   its guard.
-//! - [`transfer`]: reads and writes. [`ops`]: what may block: truncate, seek, copy, allocate.
-//!   [`size`]: what keeps truncations and writes apart. [`append`]: who gets which place.
+//! - [`transfer`]: reads and writes. [`append`]: who gets which place. [`ops`]: truncate, seek,
+//!   allocate; [`copy`]. [`size`]: what keeps truncations and writes apart.
 //! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
+//!   [`limits`]: setting how much a volume may hold.
 //!
 //! - [`orphans`]: files in use without a name. [`names`]: removing names. [`reaper`]: what dead
 //!   daemons left. [`lock`]: what daemons lock.
@@ -30,6 +31,7 @@
 
 mod append;
 pub mod check;
+mod copy;
 mod file;
 mod file_layout;
 mod inode;
@@ -261,7 +263,7 @@ impl FileData for Striped {
     }
 
     fn copy(&self, from: (&File, u64), to: (&File, u64), len: u64) -> Result<u32> {
-        ops::copy(from, to, len)
+        copy::copy(from, to, len)
     }
 
     fn complete_attr(&self, tree: &Tree, node: NodeId, attr: &mut Attr) {
