@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{chown, MetadataExt};
+use std::os::unix::fs::{chown, lchown, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -136,6 +136,19 @@ impl Volume {
             (true, _) => self.path.join("meta/namespace").join(path),
             (false, true) => self.path.join("data").join(path),
             (false, false) => self.path.join(path),
+        }
+    }
+
+    /// Gives `path` on the host, and all below, to the user who serves the volume.
+    pub fn give(&self, path: &Path) {
+        if !self.runs_as_ordinary_user() {
+            return;
+        }
+        lchown(path, Some(ORDINARY_USER), Some(ORDINARY_USER)).expect("a file given away");
+        if path.is_dir() && !path.is_symlink() {
+            for entry in fs::read_dir(path).expect("a directory") {
+                self.give(&entry.expect("a directory entry").path());
+            }
         }
     }
 

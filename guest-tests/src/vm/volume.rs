@@ -4,12 +4,14 @@
 //! same tests also run on another virtiofs daemon (named by `PFS_VIRTIOFSD`).
 
 use crate::binaries;
+use crate::fixture::ORDINARY_USER;
 use crate::ring::process::{self, Daemon, DaemonCommand};
 use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -58,6 +60,9 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 pub enum Engine {
     /// Four targets and small stripes, so that nearly every file crosses some.
     Striped,
+    /// As [`Striped`](Self::Striped), with mapped ownership; where the tests are run by root, made and
+    /// served by an ordinary user.
+    Mapped,
     /// A plain directory; also what another virtiofs daemon (`PFS_VIRTIOFSD`) can serve.
     Posix,
 }
@@ -68,6 +73,8 @@ pub struct Volume {
     dir: tempfile::TempDir,
     path: PathBuf,
     striped: bool,
+    /// Who is to serve it; nobody else than runs the tests where there is none.
+    user: Option<u32>,
     daemons_started: Cell<u32>,
 }
 
@@ -76,6 +83,7 @@ impl Volume {
     pub fn of(engine: Engine) -> Result<Self, Error> {
         match engine {
             Engine::Striped => Self::striped(4, "64K"),
+            Engine::Mapped => Self::mapped(4, "64K"),
             Engine::Posix => Self::plain(),
         }
     }
@@ -91,12 +99,27 @@ impl Volume {
 
     fn striped(targets: u32, stripe_unit: &str) -> Result<Self, Error> {
         let volume = Self::in_new_folder(true)?;
-        let path = volume.path.display().to_string();
-        let targets = targets.to_string();
-        let args = ["volume", "create", &path, "--targets", &targets];
-        let args = [&args[..], &["--stripe-unit", stripe_unit]].concat();
-        pfsctl(&args, Stdio::null())?;
+        volume.make_striped(targets, stripe_unit, &[])?;
         Ok(volume)
+    }
+
+    fn mapped(targets: u32, stripe_unit: &str) -> Result<Self, Error> {
+        let mut volume = Self::in_new_folder(true)?;
+        if rustix::process::geteuid().is_root() {
+            let user = Some(ORDINARY_USER);
+            let given = std::os::unix::fs::chown(volume.dir.path(), user, user);
+            given.map_err(io_error("give away", volume.dir.path()))?;
+            volume.user = user;
+        }
+        volume.make_striped(targets, stripe_unit, &["--ownership", "mapped"])?;
+        Ok(volume)
+    }
+
+    fn make_striped(&self, targets: u32, stripe_unit: &str, more: &[&str]) -> Result<(), Error> {
+        let (path, targets) = (self.path.display().to_string(), targets.to_string());
+        let args = ["volume", "create", &path, "--targets", &targets];
+        let args = [&args[..], &["--stripe-unit", stripe_unit], more].concat();
+        pfsctl_as(self.user, &args, Stdio::null()).map(drop)
     }
 
     fn plain() -> Result<Self, Error> {
@@ -122,6 +145,7 @@ impl Volume {
             path: dir.path().join("volume"),
             dir,
             striped,
+            user: None,
             daemons_started: Cell::new(0),
         })
     }
@@ -147,7 +171,12 @@ impl Volume {
         self.daemons_started.set(number + 1);
         let socket = self.dir.path().join(format!("daemon-{number}.sock"));
         let from_env = std::env::var("PFS_TEST_DAEMON_ARGS").unwrap_or_default();
-        let daemon = DaemonCommand::new(binaries::pfs_virtiofsd()?, &socket)
+        let mut command = DaemonCommand::new(binaries::pfs_virtiofsd()?, &socket);
+        if let Some(user) = self.user {
+            // An ordinary user can make no other.
+            command = command.user(user, user).args(["--sandbox", "none"]);
+        }
+        let daemon = command
             .args([Path::new("--socket-path"), &socket])
             .args([Path::new("--shared-dir"), &self.path])
             .args(["--tag", tag])
@@ -322,8 +351,16 @@ fn is_listening(socket: &Path) -> bool {
 }
 
 fn pfsctl(args: &[&str], stdin: Stdio) -> Result<Vec<u8>, Error> {
+    pfsctl_as(None, args, stdin)
+}
+
+fn pfsctl_as(user: Option<u32>, args: &[&str], stdin: Stdio) -> Result<Vec<u8>, Error> {
     let program = binaries::pfsctl()?;
-    let output = Command::new(&program)
+    let mut command = Command::new(&program);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = command
         .args(args)
         .stdin(stdin)
         .output()

@@ -8,6 +8,7 @@
 macro_rules! on_every_volume {
     ($($(#[$attribute:meta])* $test:ident,)*) => {
         on_every_volume!(@ striped Striped $($(#[$attribute])* $test,)*);
+        on_every_volume!(@ mapped Mapped $($(#[$attribute])* $test,)*);
         on_every_volume!(@ posix Posix $($(#[$attribute])* $test,)*);
     };
     (@ $module:ident $engine:ident $($(#[$attribute:meta])* $test:ident,)*) => {

@@ -216,6 +216,11 @@ fn a_guest_lives_through_twenty_kills_on_a_plain_directory() {
 }
 
 #[test]
+fn a_guest_lives_through_twenty_kills_in_mapped_ownership() {
+    live_through_deaths(&Volume::mapped(), 20, false);
+}
+
+#[test]
 fn a_guest_lives_through_ten_orderly_ends() {
     live_through_deaths(&Volume::striped(), 10, true);
 }

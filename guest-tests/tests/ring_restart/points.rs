@@ -65,10 +65,7 @@ impl Bench {
 
     /// Where names lie on the host.
     fn names(&self) -> PathBuf {
-        match self.volume.is_striped() {
-            true => self.volume.path().join("meta/namespace"),
-            false => self.volume.path().to_owned(),
-        }
+        self.volume.host_path("")
     }
 
     /// What requests of a round find, made behind the daemon's back.
@@ -84,6 +81,7 @@ impl Bench {
         }
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(dir.join("tagged"), "user.tag", b"1", flags).unwrap();
+        self.volume.give(&dir);
     }
 
     /// Requests of every kind, none of which depends on another, all in flight when the daemon
@@ -227,6 +225,11 @@ fn deaths_around_the_used_ring() {
 #[test]
 fn deaths_on_a_plain_directory() {
     every_request_dies_at(&POINTS[2..3], Volume::posix());
+}
+
+#[test]
+fn deaths_in_mapped_ownership() {
+    every_request_dies_at(&POINTS[2..4], Volume::mapped());
 }
 
 /// A request in whose execution every daemon dies is answered an error in the end.

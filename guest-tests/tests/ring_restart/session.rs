@@ -17,8 +17,8 @@ fn restart(mount: &mut Mount, volume: &Volume, heritage: &Heritage, kill: bool) 
     mount.resume_with(heritage.pass_to(volume.daemon()));
 }
 
-fn on_both_volumes(test: fn(&Volume, bool)) {
-    for volume in [Volume::striped(), Volume::posix()] {
+fn on_every_volume(test: fn(&Volume, bool)) {
+    for volume in [Volume::striped(), Volume::posix(), Volume::mapped()] {
         for kill in [false, true] {
             test(&volume, kill);
         }
@@ -36,7 +36,7 @@ fn begin(volume: &Volume) -> (Mount, Heritage) {
 
 #[test]
 fn nodes_and_handles_go_on() {
-    on_both_volumes(|volume, kill| {
+    on_every_volume(|volume, kill| {
         let (mut mount, heritage) = begin(volume);
         let name = format!("dir-{kill}");
         let dir = mount.fs().mkdir(ROOT_ID, &name, 0o755).unwrap();
@@ -79,7 +79,7 @@ fn nodes_and_handles_go_on() {
 
 #[test]
 fn lookups_are_still_counted() {
-    on_both_volumes(|volume, kill| {
+    on_every_volume(|volume, kill| {
         let (mut mount, heritage) = begin(volume);
         let name = format!("dir-{kill}");
         let dir = mount.fs().mkdir(ROOT_ID, &name, 0o755).unwrap().nodeid;
@@ -106,7 +106,7 @@ fn lookups_are_still_counted() {
 
 #[test]
 fn a_node_that_is_gone_is_not_another() {
-    on_both_volumes(|volume, kill| {
+    on_every_volume(|volume, kill| {
         let (mut mount, heritage) = begin(volume);
         let fs = mount.fs();
         let node = fs.mknod(ROOT_ID, "f", libc::S_IFREG | 0o600, 0);

@@ -1,7 +1,7 @@
 //! What a [`TreeFs`](super::TreeFs) leaves to its engine: the data of regular files.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
@@ -183,6 +183,11 @@ pub trait FileData: Send + Sync + 'static {
     /// [kept](Self::keep_nameless) for the next process.
     fn keeps_nameless(&self) -> bool {
         false
+    }
+
+    /// The directory, on the tree's file system, of files that are kept without a name.
+    fn orphans(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Keeps a file that was made without a name, and is open, for the next process. Runs on the

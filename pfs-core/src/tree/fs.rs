@@ -806,7 +806,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn restore(&self) -> Result<(u64, u64)> {
-        let nodes = self.0.tree.restore_nodes();
+        let nodes = self.0.tree.restore_nodes(self.0.data.orphans());
         self.0.restore_locks();
         let (files, dirs) = (self.0.files.all(), self.0.dirs.all());
         // At once, not when they are used: an open file stays also when its name goes.

@@ -5,18 +5,21 @@
 //! [`Inode`] in the [cache](super::cache). Descriptors are bounded: one that has not been used
 //! lately is closed when the kernel can find the inode again by its file handle.
 
+use std::collections::HashMap;
+use std::ffi::CStr;
 use std::hash::BuildHasher;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use rustix::fs::{openat, Mode, OFlags};
 
 use super::cache::{Cache, Inode};
 use super::ownership::Ownership;
 use super::proc::last_errno;
-use super::Stat;
+use super::{find, Stat};
 use crate::fs::{Errno, NodeId, Result};
 use crate::session::{Identity, Kind, Record, SessionStore, IDENTITY_MAX};
 use crate::sync::lock;
@@ -209,6 +212,58 @@ impl Inodes {
         nodes.len() as u64
     }
 
+    /// Where inodes cannot be opened by their file handles, looks for the session's in the root and
+    /// in `beside`, whole trees; answers how many are not found.
+    pub(super) fn find_all(&self, beside: Option<BorrowedFd<'_>>) -> u64 {
+        let Some(root) = self
+            .cache
+            .get(NodeId::ROOT)
+            .filter(|_| self.mount.is_none())
+        else {
+            return 0;
+        };
+        let nodes = self.nodes().into_iter().map(NodeId);
+        let mut wanted: HashMap<u64, NodeId> = nodes
+            .filter(|node| self.cache.get(*node).is_none())
+            .filter_map(|node| Some((self.store.get(node.0)?.a, node)))
+            .collect();
+        for dir in [Some(root.fd.as_fd()), beside].into_iter().flatten() {
+            if wanted.is_empty() {
+                break;
+            }
+            let searched = find::each_name(dir, |parent, name, ino| {
+                if wanted
+                    .get(&ino)
+                    .is_some_and(|node| self.is_at(*node, parent, name))
+                {
+                    wanted.remove(&ino);
+                }
+                !wanted.is_empty()
+            });
+            if let Err(errno) = searched {
+                log::warn!("cannot look for the session's inodes: {errno}");
+            }
+        }
+        wanted.len() as u64
+    }
+
+    /// Whether `name` in `dir` is the inode of `node`, which is then held.
+    fn is_at(&self, node: NodeId, dir: &OwnedFd, name: &CStr) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let Ok(fd) = openat(dir, name, flags, Mode::empty()) else {
+            return false;
+        };
+        let recorded = self.store.get(node.0).map(|record| record.identity);
+        if recorded.is_none_or(|known| known.is_none() || known != identity_of(&fd)) {
+            return false;
+        }
+        let stat = super::ownership::stat(&*self.ownership, &fd);
+        stat.is_ok_and(|stat| {
+            self.cache.put(Inode::new(node, fd, &stat));
+            true
+        })
+    }
+
     /// Completes every node's record; answers how many could not be made findable.
     pub(super) fn complete_records(&self) -> u64 {
         let nodes = self.nodes();
@@ -351,7 +406,6 @@ fn open_handle(mount: &OwnedFd, handle: &mut FileHandle) -> Result<OwnedFd> {
 
 /// A descriptor for `open_by_handle_at(2)`, if the process may use it and the root has a handle.
 fn mount_fd(root: &OwnedFd) -> Option<OwnedFd> {
-    use rustix::fs::{openat, Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mount = openat(root, ".", flags, Mode::empty()).ok()?;
     open_identity(&mount, &identity_of(root)).ok()?;

@@ -2,6 +2,7 @@
 //!
 //! - [`Tree`]: the root, the inode table, and what was found out about the host.
 //! - `inodes`, `cache`: node ids to inodes: records, an index by number, a bounded cache of fds.
+//!   `find`: finding them again by name.
 //! - [`handles`]: open files and directories.
 //! - [`locks`]: the locks of requesters, POSIX and flock.
 //! - [`names`]: lookup, create, remove, rename, link.
@@ -25,6 +26,7 @@ mod cache;
 pub mod creds;
 pub mod data;
 pub mod dirs;
+mod find;
 pub mod fs;
 mod guest_xattrs;
 pub mod handles;
@@ -39,7 +41,7 @@ pub mod version;
 mod xattr_names;
 pub mod xattrs;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -196,9 +198,15 @@ impl Tree {
         self.inodes.forget_all();
     }
 
-    /// Finds the session's nodes again; answers how many there are.
-    pub(super) fn restore_nodes(&self) -> u64 {
-        self.inodes.restore()
+    /// Finds the session's nodes again; answers how many there are. Those that lost their name may
+    /// be in `orphans`.
+    pub(super) fn restore_nodes(&self, orphans: Option<BorrowedFd<'_>>) -> u64 {
+        let count = self.inodes.restore();
+        match self.inodes.find_all(orphans) {
+            0 => {}
+            lost => log::warn!("{lost} inodes of the session are not found again"),
+        }
+        count
     }
 
     /// Completes the session's records of nodes; answers how many could not be.

@@ -134,7 +134,7 @@ fn a_session_goes_on_from_its_records() {
     std::mem::forget(before);
 
     let after = tree_on(dir.path(), store(), 100);
-    assert_eq!(after.restore_nodes(), 3);
+    assert_eq!(after.restore_nodes(None), 3);
     assert_eq!(
         after.attr(&after.inode(f.node).unwrap()).unwrap().ino,
         f.attr.ino

@@ -49,7 +49,7 @@ mod table;
 mod transfer;
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -340,6 +340,10 @@ impl FileData for Striped {
 
     fn keeps_nameless(&self) -> bool {
         true
+    }
+
+    fn orphans(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.shared.orphans.dir())
     }
 
     fn keep_nameless(&self, tree: &Tree, inode: &Inode) -> Result<()> {

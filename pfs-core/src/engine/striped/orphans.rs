@@ -12,7 +12,7 @@
 //! under the inode's [`Byte::Names`] lock, unless it is certain to leave one.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
@@ -94,6 +94,11 @@ fn entry_of(ino: u64) -> CString {
 impl Orphans {
     pub fn new(dir: OwnedFd) -> Orphans {
         Orphans(dir)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Moves `name` in `dir`, which should be the only name of the inode `ino`, here; answers which
