@@ -56,7 +56,11 @@ impl Striped {
         if victim || has_record(tree, &inode)? {
             return Ok(Found::Victim(inode, stat.ino));
         }
-        Ok(Found::Plain)
+        // It may have lost its record since, with its name: then the name means another by now.
+        match stat_name(&dir.fd, name)?.ino == stat.ino {
+            true => Ok(Found::Plain),
+            false => Err(Errno::AGAIN),
+        }
     }
 
     /// Removes `name` in `dir`, whatever it means by now; with `AtFlags::REMOVEDIR`, an empty
