@@ -16,6 +16,6 @@ pub(super) fn open_lock(folder: &Path) -> Result<OwnedFd, Error> {
     let path = folder.join(LOCK_NAME);
     let flags =
         OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))
-        .map_err(|errno| Error::io("open", &path, errno))
+    let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644));
+    file.map_err(|errno| Error::io("open", &path, errno))
 }

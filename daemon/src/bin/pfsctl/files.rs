@@ -2,10 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, Result, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{fchown, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{getegid, geteuid};
 
 /// Adds what was done to which file to an error.
 pub fn about(doing: &str, path: &Path) -> impl FnOnce(Error) -> Error {
@@ -67,8 +68,11 @@ impl NewFile {
         let new = path.with_file_name(name);
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).mode(mode).open(&new);
+        let file = file.map_err(about("make a file beside", path))?;
+        // An engine may act for the volume's owner. What cannot be given to its own user is theirs.
+        let _ = fchown(&file, Some(geteuid().as_raw()), Some(getegid().as_raw()));
         Ok(NewFile {
-            file: file.map_err(about("make a file beside", path))?,
+            file,
             path: path.into(),
             new: Some(new),
         })

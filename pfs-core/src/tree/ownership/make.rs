@@ -9,15 +9,17 @@ use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    fsetxattr, linkat, mkdirat, openat, setxattr, unlinkat, AtFlags, Mode, OFlags, XattrFlags,
+    fdatasync, fsetxattr, ftruncate, linkat, mkdirat, openat, setxattr, unlinkat, AtFlags, Mode,
+    OFlags, XattrFlags,
 };
 
 use super::super::attrs::id_of;
 use super::super::proc::FdName;
 use super::super::xattr_names::Acl;
+use super::super::xattrs::read_value;
 use super::super::Inode;
 use super::acl;
-use super::owner::{Owner, NAME, PRIVILEGED_NAME};
+use super::owner::{Owner, NAME, PRIVILEGED_NAME, TARGET_NAME};
 use super::{Mapped, New};
 use crate::fs::{Errno, Result, SYMLINK_MAX};
 
@@ -130,7 +132,9 @@ pub(super) fn nameless(mapped: &Mapped, dir: &Inode, new: &New, flags: OFlags) -
     opened(mapped, fd, flags - OFlags::EXCL)
 }
 
-/// A symbolic link: its target is its content.
+/// A symbolic link: a file as long as its target. That is an attribute, which a crash of the host
+/// cannot part from the name, as it could content. One that is too long for that is content,
+/// synced.
 pub(super) fn symlink(
     mapped: &Mapped,
     dir: &Inode,
@@ -139,16 +143,29 @@ pub(super) fn symlink(
     new: &New,
 ) -> Result<()> {
     let fd = told(mapped, dir, new, OFlags::RDWR)?;
-    let mut rest = target.to_bytes();
-    while !rest.is_empty() {
-        let written = rustix::io::write(&fd, rest)?;
-        rest = rest.get(written..).unwrap_or_default();
+    let target = target.to_bytes();
+    match fsetxattr(&fd, TARGET_NAME, target, XattrFlags::CREATE) {
+        Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => write_target(&fd, target)?,
+        kept => kept.and_then(|()| ftruncate(&fd, target.len() as u64))?,
     }
     name_it(mapped, &fd, dir, name)
 }
 
-/// Reads the content of a symbolic link.
+fn write_target(fd: &OwnedFd, mut target: &[u8]) -> Result<()> {
+    while !target.is_empty() {
+        let written = rustix::io::write(fd, target)?;
+        target = target.get(written..).unwrap_or_default();
+    }
+    fdatasync(fd)
+}
+
+/// Reads the target of a symbolic link.
 pub(super) fn read_target(mapped: &Mapped, inode: &Inode) -> Result<Vec<u8>> {
+    let read = |path: &CStr| read_value(path, TARGET_NAME);
+    match mapped.proc.with_path(&inode.fd, read) {
+        Err(Errno::NODATA) => {}
+        result => return result,
+    }
     let fd = mapped
         .proc
         .open_fd(&inode.fd, OFlags::RDONLY | OFlags::CLOEXEC)?;

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{getxattr, readlinkat, removexattr, setxattr, OFlags, XattrFlags};
+use rustix::fs::{getxattr, getxattr_query, readlinkat, removexattr, setxattr, OFlags, XattrFlags};
 
 use super::super::attrs::{id_of, stat_fd};
 use super::super::creds::Creds;
@@ -190,8 +190,8 @@ impl Mapped {
 
 /// Whether the inode at `path` has attribute `name`.
 fn has(path: &CStr, name: &CStr) -> Result<bool> {
-    match getxattr(path, name, &mut [0u8; 0][..]) {
-        Ok(_) | Err(Errno::RANGE) => Ok(true),
+    match getxattr_query(path, name) {
+        Ok(_) => Ok(true),
         Err(Errno::NODATA) => Ok(false),
         Err(errno) => Err(errno),
     }

@@ -10,6 +10,8 @@ pub(super) const NAME: &CStr = c"user.pfs.owner";
 /// The attribute without which a file has not its [privileges](Owner::is_privileged). A write
 /// drops them by removing it, whatever changes of owner and mode are made at the same moment.
 pub(super) const PRIVILEGED_NAME: &CStr = c"user.pfs.privileged";
+/// The attribute that a symbolic link's target is in, unless it is too long for one.
+pub(super) const TARGET_NAME: &CStr = c"user.pfs.target";
 /// Longest value of [`NAME`], in bytes.
 pub(super) const VALUE_MAX_BYTES: usize = 64;
 
