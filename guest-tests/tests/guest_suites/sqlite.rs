@@ -67,8 +67,11 @@ for number in range(transactions):
 const CREATE: &str = "\
 sqlite3 /mnt/db 'create table counter (n integer); insert into counter values (0);
     create table log (name text, number integer, n integer unique, data blob, primary key (name, number))'";
+/// Alone, as a write-ahead log wants it; the pragma prints its new value.
 const CHECK: &str = "\
-sqlite3 /mnt/db 'pragma integrity_check; select n from counter; select count(*), max(n) from log'";
+sqlite3 -cmd 'pragma locking_mode = exclusive' /mnt/db \
+    'pragma integrity_check; select n from counter; select count(*), max(n) from log' |
+    grep -vx exclusive";
 
 fn two_guests(engine: Engine) {
     let config = Config {
