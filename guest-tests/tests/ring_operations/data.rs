@@ -124,7 +124,7 @@ fn random_writes_and_reads(mount: &mut Mount, volume: &Volume) {
     fs.release(file.handle).unwrap();
     let host = match volume.is_striped() {
         true => volume.get("/f"),
-        false => std::fs::read(volume.path().join("f")).unwrap(),
+        false => std::fs::read(volume.host_path("f")).unwrap(),
     };
     assert_same(&host, &file.bytes, 0);
 }

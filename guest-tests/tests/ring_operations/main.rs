@@ -1,6 +1,5 @@
 //! Every operation that ordinary work in a guest needs, on a striped volume and, by the same
-//! tests, on a plain directory, and on a striped volume of mapped ownership, which an ordinary
-//! user serves.
+//! tests, on a plain directory, and on both with mapped ownership, served by an ordinary user.
 //!
 //! The volume has four targets and a stripe unit of 64 KiB, so that what is larger than a few
 //! pages crosses from target to target. Data is compared with a model of the file in memory.
@@ -15,6 +14,9 @@ macro_rules! on_every_kind_of_volume {
         }
         mod mapped {
             $(#[test] fn $name() { crate::mounted(guest_tests::fixture::Volume::mapped(), super::$name); })*
+        }
+        mod mapped_posix {
+            $(#[test] fn $name() { crate::mounted(guest_tests::fixture::Volume::mapped_posix(), super::$name); })*
         }
         mod posix {
             $(#[test] fn $name() { crate::mounted(guest_tests::fixture::Volume::posix(), super::$name); })*
