@@ -56,12 +56,17 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
         stripe.record.layout
     });
     let (in_inode, range) = split(mdt_size, layout, offset, buf);
-    if in_inode == 0 && file.inode.notes_access() {
-        note_access(io, file);
-    }
+    // A byte of the inode, which the kernel that keeps it sees being read: so the access time changes
+    // by the rules of the mount, and no other time with it.
+    let mut noted = vec![0u8; usize::from(in_inode == 0 && file.inode.notes_access())];
+    let noted_part = libc::iovec {
+        iov_base: noted.as_mut_ptr().cast(),
+        iov_len: noted.len(),
+    };
 
     let this = file.clone();
     let join = io.join(Box::new(move |_, result| {
+        drop(noted);
         reply.send(result.and_then(|shorts| {
             if shorts.is_empty() {
                 return Ok(buf.len() as u32);
@@ -86,24 +91,20 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
             want: in_inode,
         };
         io.read(&file.meta, buf.parts(0, in_inode), offset, then);
+    } else if noted_part.iov_len > 0 {
+        // Before the answer, which whoever looks at the time waits for; wanted is nothing of it.
+        let then = Then::Part {
+            join,
+            key: INODE_PART,
+            want: 0,
+        };
+        io.read(&file.meta, std::iter::once(noted_part), 0, then);
     }
     range.read(io, join, |object| match stripe {
         Some(stripe) => file.inode.object(stripe, object),
         None => Ok(None),
     });
     io.seal(join);
-}
-
-/// Lets the kernel that keeps the inode know of a read that it does not see, by one that it does: so
-/// the access time changes by the rules of the mount, and no other time with it.
-fn note_access(io: &mut Io, file: &Arc<File>) {
-    let mut byte = vec![0u8];
-    let part = libc::iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: byte.len(),
-    };
-    let then = Then::Call(Box::new(move |_, _| drop(byte)));
-    io.read(&file.meta, std::iter::once(part), 0, then);
 }
 
 /// Writes `buf`.
