@@ -1,9 +1,10 @@
 //! An open file, and what the last to let go of it does.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use rustix::fs::OFlags;
+use rustix::fs::{statx, utimensat, AtFlags, OFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use super::append::Appends;
 use super::inode::{free_size_blocks, Stripe, StripedInode};
@@ -11,8 +12,9 @@ use super::lock::{try_lock, Byte, Kind};
 use super::orphans::purge_nameless;
 use super::record::Record;
 use super::size::Holders;
-use crate::fs::{Errno, Result};
+use crate::fs::{Errno, Reply, Result};
 use crate::io::Fd;
+use crate::sync::lock;
 use crate::tree::attrs::stat_fd;
 
 /// An open file. While it is, it holds the shared guard.
@@ -23,6 +25,8 @@ pub struct File {
     pub(super) size_holders: Holders,
     pub(super) appends: Appends,
     closing: Closing,
+    /// Whose answer waits until the last request lets go.
+    released: Mutex<Option<Reply<()>>>,
 }
 
 /// How far an open file is let go.
@@ -50,7 +54,13 @@ impl File {
             size_holders: Holders::default(),
             appends: Appends::default(),
             closing: Closing::No,
+            released: Mutex::default(),
         })
+    }
+
+    /// Answers once the last request that uses `file` has let go of it.
+    pub(super) fn release(file: Arc<File>, reply: Reply<()>) {
+        *lock(&file.released) = Some(reply);
     }
 
     /// The objects, made or not, that data up to `end` needs; none where the inode holds all of it.
@@ -104,10 +114,9 @@ impl File {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         purge_nameless(volume.store(), &volume.proc.open_fd(&self.meta, flags)?)
     }
-}
 
-impl Drop for File {
-    fn drop(&mut self) {
+    /// Nobody uses it any more.
+    fn end(&mut self) {
         let goes_on = &self.inode.volume.goes_on;
         if goes_on.load(Ordering::Acquire) || !self.let_go() {
             return;
@@ -115,7 +124,7 @@ impl Drop for File {
         if self.frees_blocks() {
             self.inode.extended.store(0, Ordering::Relaxed);
             if let Ok(mdt_size) = self.inode.mdt_size_bytes(&self.meta) {
-                free_size_blocks(&self.meta, mdt_size);
+                keep_mtime(&self.meta, || free_size_blocks(&self.meta, mdt_size));
             }
         }
         let purged = match self.leaves_something() {
@@ -127,4 +136,33 @@ impl Drop for File {
             log::warn!("inode {ino}, which has no name, cannot be removed yet: {errno}");
         }
     }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(reply) = lock(&self.released).take() {
+            reply.ok(());
+        }
+    }
+}
+
+/// Does `work`, which moves the modification time, and moves it back: a close changes nothing, and
+/// what `utimensat(2)` set before it stays. Should another daemon set it within these few
+/// microseconds, that is lost.
+fn keep_mtime(meta: impl AsFd, work: impl FnOnce()) {
+    let stat = statx(&meta, c"", AtFlags::EMPTY_PATH, StatxFlags::MTIME);
+    work();
+    let Ok(stat) = stat else { return };
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: stat.stx_mtime.tv_sec,
+            tv_nsec: stat.stx_mtime.tv_nsec.into(),
+        },
+    };
+    let _ = utimensat(&meta, c"", &times, AtFlags::EMPTY_PATH);
 }

@@ -229,13 +229,14 @@ impl FileData for Striped {
     }
 
     fn close(&self, io: &mut Io, file: Arc<File>, reply: Reply<()>) {
-        // Where a request still uses it, that lets go last.
-        match Arc::into_inner(file).map(|mut file| (file.let_go(), file)) {
-            Some((true, file)) => io.blocking(move || {
+        // What is done at the end is done before the answer: what comes after finds it done.
+        match Arc::try_unwrap(file).map(|mut file| (file.let_go(), file)) {
+            Ok((true, file)) => io.blocking(move || {
                 drop(file);
                 reply.ok(());
             }),
-            _ => reply.ok(()),
+            Ok(_) => reply.ok(()),
+            Err(file) => File::release(file, reply),
         }
     }
 
