@@ -12,7 +12,8 @@ usage: guest-tests/run.sh [--full] [FILTER...]
 Unit tests, ring tests and tests in QEMU guests. FILTERs select tests by name.
 
   --full  also the long ones: suites at length in guests (fsx, fio, stress-ng, PostgreSQL, ...),
-          20 boots in a row, 1 GiB of data (see below)
+          20 boots in a row, 1 GiB of data (see below), a million random operations against a
+          model, 200 kills under load
 
 Environment:
   PFS_GUEST_DATA_MIB  random data that a guest writes and checks (default 256, full 1024)

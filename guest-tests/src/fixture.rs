@@ -40,7 +40,8 @@ const INFLIGHT_FD: i32 = 101;
 pub struct Volume {
     dir: TempDir,
     path: PathBuf,
-    striped: bool,
+    /// 0 where it is not striped.
+    targets: usize,
     mapped: bool,
     daemons: Cell<u32>,
 }
@@ -48,30 +49,37 @@ pub struct Volume {
 impl Volume {
     /// A striped volume on [`TARGETS`] targets.
     pub fn striped() -> Volume {
-        let volume = Volume::in_new_folder(true, false);
-        volume.create(&Volume::striped_options());
+        Volume::striped_as(TARGETS, STRIPE_UNIT, MDT_SIZE)
+    }
+
+    /// A striped volume of another shape.
+    pub fn striped_as(targets: usize, stripe_unit: usize, mdt_size: usize) -> Volume {
+        let volume = Volume::in_new_folder(targets, false);
+        volume.create(&striped_options(targets, stripe_unit, mdt_size));
         volume
     }
 
     /// A striped volume, made with more options of `pfsctl volume create`.
     pub fn striped_with(options: &[&str]) -> Volume {
-        let volume = Volume::in_new_folder(true, false);
+        let volume = Volume::in_new_folder(TARGETS, false);
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
-        volume.create(&[&Volume::striped_options()[..], &options].concat());
+        let shape = striped_options(TARGETS, STRIPE_UNIT, MDT_SIZE);
+        volume.create(&[&shape[..], &options].concat());
         volume
     }
 
     /// A striped volume of mapped ownership, made and served by an [ordinary
     /// user](ORDINARY_USER).
     pub fn mapped() -> Volume {
-        let volume = Volume::in_new_folder(true, true);
-        volume.create(&[&Volume::striped_options()[..], &mapped()].concat());
+        let volume = Volume::in_new_folder(TARGETS, true);
+        let options = striped_options(TARGETS, STRIPE_UNIT, MDT_SIZE);
+        volume.create(&[&options[..], &mapped()].concat());
         volume
     }
 
     /// As [`mapped`](Self::mapped), of a directory.
     pub fn mapped_posix() -> Volume {
-        let volume = Volume::in_new_folder(false, true);
+        let volume = Volume::in_new_folder(0, true);
         let posix = ["--engine", "posix"].map(str::to_owned);
         volume.create(&[posix, mapped()].concat());
         volume
@@ -79,20 +87,9 @@ impl Volume {
 
     /// A plain directory.
     pub fn posix() -> Volume {
-        let volume = Volume::in_new_folder(false, false);
+        let volume = Volume::in_new_folder(0, false);
         fs::create_dir(&volume.path).expect("a folder in a new one");
         volume
-    }
-
-    fn striped_options() -> [String; 6] {
-        let option = |name: &str, value: usize| [name.to_owned(), value.to_string()];
-        let [targets, unit, mdt] = [
-            option("--targets", TARGETS),
-            option("--stripe-unit", STRIPE_UNIT),
-            option("--mdt-size", MDT_SIZE),
-        ];
-        let ([a, b], [c, d], [e, f]) = (targets, unit, mdt);
-        [a, b, c, d, e, f]
     }
 
     fn create(&self, options: &[String]) {
@@ -104,13 +101,13 @@ impl Volume {
         succeed(command.args(options));
     }
 
-    fn in_new_folder(striped: bool, mapped: bool) -> Volume {
+    fn in_new_folder(targets: usize, mapped: bool) -> Volume {
         let dir = tempfile::Builder::new().prefix("pfs-ring-").tempdir();
         let dir = dir.expect("a temporary folder");
         let volume = Volume {
             path: dir.path().join("volume"),
             dir,
-            striped,
+            targets,
             mapped,
             daemons: Cell::new(0),
         };
@@ -132,7 +129,7 @@ impl Volume {
 
     /// Where the host has the inode of `path`, which is relative to the root.
     pub fn host_path(&self, path: &str) -> PathBuf {
-        match (self.striped, self.mapped) {
+        match (self.is_striped(), self.mapped) {
             (true, _) => self.path.join("meta/namespace").join(path),
             (false, true) => self.path.join("data").join(path),
             (false, false) => self.path.join(path),
@@ -159,7 +156,7 @@ impl Volume {
 
     /// Whether it has targets.
     pub fn is_striped(&self) -> bool {
-        self.striped
+        self.targets > 0
     }
 
     /// A daemon for this volume that is not started yet, with xattrs and without caching.
@@ -204,11 +201,22 @@ impl Volume {
         pfsctl(&["get", volume, path]).stdout
     }
 
+    /// Runs `pfsctl volume check`: its exit code, and what it said.
+    pub fn check(&self, options: &[&str]) -> (i32, String) {
+        let program = binaries::pfsctl().expect("pfsctl's binary");
+        let command = &mut Command::new(program);
+        let command = command.args(["volume", "check"]).arg(&self.path);
+        let output = command.args(options).output().expect("pfsctl");
+        let said = [output.stdout, output.stderr].concat();
+        let code = output.status.code().expect("an exit code");
+        (code, String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Every object, target by target.
     pub fn objects(&self) -> Vec<Vec<Object>> {
-        assert!(self.striped, "a plain directory has no objects");
+        assert!(self.is_striped(), "a plain directory has no objects");
         let target = |index: usize| self.path.join(format!("targets/{index}/objects"));
-        (0..TARGETS)
+        (0..self.targets)
             .map(|index| objects_in(&target(index)))
             .collect()
     }
@@ -256,6 +264,19 @@ fn succeed(command: &mut Command) -> Output {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {stderr}");
     output
+}
+
+fn striped_options(targets: usize, stripe_unit: usize, mdt_size: usize) -> [String; 6] {
+    let [targets, unit, mdt] = [targets, stripe_unit, mdt_size].map(|value| value.to_string());
+    let name = str::to_owned;
+    [
+        name("--targets"),
+        targets,
+        name("--stripe-unit"),
+        unit,
+        name("--mdt-size"),
+        mdt,
+    ]
 }
 
 fn mapped() -> [String; 2] {
