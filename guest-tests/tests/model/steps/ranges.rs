@@ -173,11 +173,11 @@ impl World {
         if got > 0 {
             inode.bytes_mut().write(to_at, &bytes);
             inode.times.modified();
+            self.has_objects_from(to.id, to_at + got);
         } else {
             inode.times.may_be_modified();
         }
         self.kill_setid(to.id);
-        self.has_objects_from(to.id, to_at + got);
         Ok(())
     }
 }
