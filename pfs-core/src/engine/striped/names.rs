@@ -75,16 +75,15 @@ impl Striped {
         let remove = || unlinkat(&dir.fd, name.as_c_str(), flags);
         for _ in 0..TRIES_MAX {
             if flags.contains(AtFlags::REMOVEDIR) {
-                return self.remove_plain(dir, name, remove);
+                return self.remove_plain(dir, name, None, remove);
             }
             let stat = stat_name(&dir.fd, name)?;
-            let (inode, ino) = match self.find(tree, dir, name, &stat) {
-                Ok(Found::Victim(inode, ino)) => (inode, ino),
-                Ok(Found::Plain) => return self.remove_plain(dir, name, remove),
-                Err(Errno::AGAIN) => continue,
-                Err(errno) => return Err(errno),
+            let removed = match self.find(tree, dir, name, &stat) {
+                Ok(Found::Victim(inode, ino)) => self.remove_victim(tree, dir, name, &inode, ino),
+                Ok(Found::Plain) => self.remove_plain(dir, name, Some(stat.ino), remove),
+                Err(errno) => Err(errno),
             };
-            match self.remove_victim(tree, dir, name, &inode, ino) {
+            match removed {
                 Err(Errno::AGAIN) => {}
                 result => return result,
             }
@@ -93,11 +92,12 @@ impl Striped {
     }
 
     /// Has `remove` take the name `name` in `dir` from what is no victim. Where inodes are counted,
-    /// the one that is gone with it is given back.
+    /// the one that is gone with it is given back; `EAGAIN` where it is not `ino` by now.
     fn remove_plain(
         &self,
         dir: &Inode,
         name: &Name,
+        ino: Option<u64>,
         remove: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let usage = &self.shared.usage;
@@ -108,6 +108,11 @@ impl Striped {
         let _removing = usage.hold_removals()?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let old = openat(&dir.fd, name.as_c_str(), flags, Mode::empty());
+        // The turn may have been long in coming, and the name be a victim's.
+        let now = stat_name(&dir.fd, name).map(|stat| stat.ino);
+        if ino.is_some_and(|ino| now != Ok(ino)) {
+            return Err(now.err().unwrap_or(Errno::AGAIN));
+        }
         remove()?;
         let Ok(stat) = old.and_then(stat_fd) else {
             return Ok(());
@@ -148,7 +153,7 @@ impl Striped {
                 crash::point("orphan_left");
                 settle(volume, found)
             }
-            Err(Errno::EXIST) => Err(Errno::AGAIN),
+            Err(Errno::EXIST | Errno::AGAIN) => Err(Errno::AGAIN),
             Err(Errno::NOENT) => Err(Errno::NOENT),
             Err(errno) => {
                 log::debug!("inode {ino} cannot be kept among the orphans: {errno}");
@@ -173,18 +178,25 @@ impl Striped {
         };
         let rename = || rename_with(flags);
         for _ in 0..TRIES_MAX {
-            let found = match stat_name(&to.0.fd, to.1) {
-                Ok(stat) => self.find(tree, to.0, to.1, &stat),
+            let stat = stat_name(&to.0.fd, to.1);
+            let found = match &stat {
+                Ok(stat) => self.find(tree, to.0, to.1, stat),
                 // Another may put a file there before the rename does.
                 Err(Errno::NOENT) => match rename_with(flags | RenameFlags::NOREPLACE) {
                     Err(Errno::EXIST) => Err(Errno::AGAIN),
                     result => return result,
                 },
-                Err(errno) => Err(errno),
+                Err(errno) => Err(*errno),
             };
             let (inode, ino) = match found {
                 Ok(Found::Victim(inode, ino)) => (inode, ino),
-                Ok(Found::Plain) => return self.remove_plain(to.0, to.1, rename),
+                Ok(Found::Plain) => {
+                    let ino = stat.ok().map(|stat| stat.ino);
+                    match self.remove_plain(to.0, to.1, ino, rename) {
+                        Err(Errno::AGAIN) => continue,
+                        result => return result,
+                    }
+                }
                 Err(Errno::AGAIN | Errno::NOENT) => continue,
                 Err(errno) => return Err(errno),
             };

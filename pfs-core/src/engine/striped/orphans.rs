@@ -102,20 +102,26 @@ impl Orphans {
     }
 
     /// Moves `name` in `dir`, which should be the only name of the inode `ino`, here; answers which
-    /// inode came. `EEXIST` where the inode is here already; its name then stays.
+    /// inode came. `EEXIST` where the inode is here already, `EAGAIN` where the name is no file's by now; it
+    /// then stays.
     pub fn take(&self, dir: impl AsFd, name: &CStr, ino: u64) -> Result<u64> {
         let entry = entry_of(ino);
         renameat_with(&dir, name, &self.0, &entry, RenameFlags::NOREPLACE)?;
         crash::point("orphan_taken");
         let found = statat(&self.0, &entry, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(found.st_mode) {
-            FileType::RegularFile => self.put_right(&entry, found.st_ino)?,
-            // The name came to mean a directory meanwhile, which is no file to remove.
-            FileType::Directory => {
-                renameat_with(&self.0, &entry, dir, name, RenameFlags::NOREPLACE)?;
-                return Err(Errno::ISDIR);
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind == FileType::RegularFile {
+            self.put_right(&entry, found.st_ino)?;
+            return Ok(found.st_ino);
+        }
+        // The name came to mean something else meanwhile, which is looked at again.
+        match renameat_with(&self.0, &entry, dir, name, RenameFlags::NOREPLACE) {
+            Ok(()) => return Err(Errno::AGAIN),
+            // And again: then it counts as removed before that.
+            Err(Errno::EXIST) if kind != FileType::Directory => {
+                unlinkat(&self.0, &entry, AtFlags::empty())?;
             }
-            _ => unlinkat(&self.0, &entry, AtFlags::empty())?,
+            Err(errno) => return Err(errno),
         }
         Ok(found.st_ino)
     }

@@ -182,10 +182,14 @@ pub(super) fn dir(mapped: &Mapped, parent: &Inode, name: &CStr, new: &New) -> Re
     let said = Said::of(mapped, parent, &made_as(new))?;
     mapped.act_as_host()?;
     mkdirat(&parent.fd, name, Mode::from_raw_mode(0o700))?;
-    tell_dir(mapped, parent, name, &said).inspect_err(|_| {
-        // To undo: there is nothing to do about a failure.
-        let _ = unlinkat(&parent.fd, name, AtFlags::REMOVEDIR);
-    })
+    match tell_dir(mapped, parent, name, &said) {
+        // It was made; another has removed it by now, or put something else there.
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(()),
+        told => told.inspect_err(|_| {
+            // To undo: there is nothing to do about a failure.
+            let _ = unlinkat(&parent.fd, name, AtFlags::REMOVEDIR);
+        }),
+    }
 }
 
 /// Completes a directory that says nothing of itself.
