@@ -41,12 +41,14 @@ enum Closing {
 }
 
 impl File {
-    /// An open file over `meta`, whose guard it takes: `ESTALE` where the file is being deleted.
-    pub(super) fn new(meta: Fd, inode: Arc<StripedInode>) -> Result<File> {
+    /// An open file over `meta`, whose guard it takes: `ESTALE` where the file is being deleted, or
+    /// has been.
+    pub(super) fn new(meta: Fd, inode: Arc<StripedInode>, is_tmpfile: bool) -> Result<File> {
         match try_lock(&meta, Byte::Guard, Kind::Shared) {
             Err(Errno::AGAIN) => return Err(Errno::STALE),
             result => result?,
         }
+        inode.begin_use(&meta, is_tmpfile)?;
         inode.was_changed();
         Ok(File {
             meta,
@@ -76,6 +78,7 @@ impl File {
         if self.closing == Closing::No {
             // The guard goes before the exclusive one is tried for, or two who close at once
             // would each see the other. The descriptor itself may be in use a little longer.
+            self.inode.end_use();
             let unlocked = try_lock(&self.meta, Byte::Guard, Kind::None);
             let work = unlocked.is_ok() && (self.frees_blocks() || self.leaves_something());
             self.closing = match work {

@@ -14,7 +14,7 @@ use super::record::Record;
 use super::Volume;
 use crate::fs::{Attr, Errno, Result, Timestamp};
 use crate::io::Fd;
-use crate::tree::attrs::size_fd;
+use crate::tree::attrs::{size_fd, stat_fd};
 
 /// Blocks that only carry the size are freed after so many extensions, and at the last close.
 const FREE_EVERY: u32 = 256;
@@ -33,6 +33,8 @@ pub(super) struct StripedInode {
     pub can_be_orphan: bool,
     /// It was made without a name and may be given one.
     linkable: AtomicBool,
+    /// Open files that hold the guard, and so keep a purge away.
+    holders: AtomicU32,
     orphan: AtomicBool,
     /// Time of change up to which `orphan` holds.
     orphan_as_of: AtomicU64,
@@ -70,6 +72,7 @@ impl StripedInode {
             ino,
             can_be_orphan,
             linkable: AtomicBool::new(false),
+            holders: AtomicU32::new(0),
             orphan: AtomicBool::new(false),
             orphan_as_of: AtomicU64::new(0),
             stripe: OnceLock::new(),
@@ -288,6 +291,24 @@ impl StripedInode {
             self.orphan_as_of.store(stamp, Ordering::Release);
         }
         orphan
+    }
+
+    /// An open file over `meta` holds the guard: `ESTALE` where the inode was purged before it did.
+    /// Only where inodes are counted do all files become orphans first, so that one without a name
+    /// has been purged, and given back.
+    pub fn begin_use(&self, meta: impl AsFd, is_tmpfile: bool) -> Result<()> {
+        let is_first = self.holders.load(Ordering::Acquire) == 0;
+        let may_be_purged = is_first && !is_tmpfile && self.volume.usage.counts();
+        if may_be_purged && stat_fd(meta)?.attr.nlink == 0 {
+            return Err(Errno::STALE);
+        }
+        self.holders.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// An open file is about to let go of the guard.
+    pub fn end_use(&self) {
+        self.holders.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// It was made without a name, and may be given one.

@@ -180,8 +180,9 @@ impl FileData for Striped {
     }
 
     fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<File> {
-        let file = File::new(Arc::new(fd), self.inode(tree, inode))?;
-        if flags & libc::O_TMPFILE == libc::O_TMPFILE {
+        let is_tmpfile = flags & libc::O_TMPFILE == libc::O_TMPFILE;
+        let file = File::new(Arc::new(fd), self.inode(tree, inode), is_tmpfile)?;
+        if is_tmpfile {
             file.inode.set_linkable(flags & libc::O_EXCL == 0);
         }
         Ok(file)

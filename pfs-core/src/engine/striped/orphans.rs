@@ -102,8 +102,8 @@ impl Orphans {
     }
 
     /// Moves `name` in `dir`, which should be the only name of the inode `ino`, here; answers which
-    /// inode came. `EEXIST` where the inode is here already, `EAGAIN` where the name is no file's by now; it
-    /// then stays.
+    /// inode came. `EEXIST` where the inode is here already, `EAGAIN` where the name is no file's by
+    /// now; it then stays.
     pub fn take(&self, dir: impl AsFd, name: &CStr, ino: u64) -> Result<u64> {
         let entry = entry_of(ino);
         renameat_with(&dir, name, &self.0, &entry, RenameFlags::NOREPLACE)?;

@@ -304,16 +304,17 @@ impl Mount {
 
     fn open(&mut self, file: &'static std::ffi::CStr) -> Open {
         let node = self.client.lookup(NodeId::ROOT, name(file)).unwrap();
-        let opened: crate::fs::Opened = self
-            .client
-            .call(|fs, req, reply| fs.open(req, node.id, libc::O_RDWR.into(), reply))
-            .unwrap();
-        let open = Open {
-            node: node.id,
-            handle: opened.handle,
-        };
+        let open = self.open_node(node.id).unwrap();
         std::mem::forget(node);
         open
+    }
+
+    fn open_node(&mut self, node: NodeId) -> Result<Open> {
+        let opened: Result<crate::fs::Opened> = self
+            .client
+            .call(|fs, req, reply| fs.open(req, node, libc::O_RDWR.into(), reply));
+        let handle = opened?.handle;
+        Ok(Open { node, handle })
     }
 
     fn unlink(&mut self, file: &'static std::ffi::CStr) {

@@ -219,3 +219,23 @@ fn what_a_dead_daemon_left_is_purged_when_nobody_uses_it() {
     assert_eq!(rig.orphans().len(), 0);
     assert_eq!(rig.objects().concat().len(), 2);
 }
+
+#[test]
+fn what_another_has_purged_is_not_opened() {
+    // Where inodes are counted: elsewhere, a file that is open may be without a name.
+    let limits = crate::volume::Limits {
+        capacity_bytes: None,
+        inodes: Some(10),
+    };
+    let rig = Rig::limited(2, limits);
+    let (mut one, mut two) = (rig.mount(), rig.mount());
+    let file = one.create(c"f");
+    one.release(file);
+    let kept = two.open(c"f");
+    one.unlink(c"f");
+    // It is open already, so it is not purged.
+    let again = two.open_node(kept.node).unwrap();
+    two.release(kept);
+    two.release(again);
+    assert_eq!(two.open_node(kept.node).map(drop), Err(Errno::STALE));
+}
