@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use super::{Shared, TreeFs};
+use super::shared::Shared;
 use crate::fs::*;
 use crate::io::Io;
 use crate::tree::locks::{Key, Owner, Request, Span, Whose};
@@ -14,24 +14,23 @@ use crate::tree::FileData;
 /// No access mode: what is wanted of a handle is allowed through every one.
 const ANY_MODE: i32 = -1;
 
-impl<D: FileData> TreeFs<D> {
+impl<D: FileData> Shared<D> {
     /// Drops locks in `node`, then goes on with `then` on the worker. Costs next to nothing
     /// where there are none.
     pub(super) fn unlock_then(
-        &self,
+        self: &Arc<Self>,
         io: &mut Io,
         node: NodeId,
         whose: Whose,
         then: impl FnOnce(&Shared<D>, &mut Io) + Send + 'static,
     ) {
-        let shared = &self.0;
-        if shared.locks.has_none(node) {
-            then(shared, io);
-        } else if shared.data.locks_at_once() {
-            shared.locks.unlock(node, whose);
-            then(shared, io);
+        if self.locks.has_none(node) {
+            then(self, io);
+        } else if self.data.locks_at_once() {
+            self.locks.unlock(node, whose);
+            then(self, io);
         } else {
-            let (shared, mailbox) = (shared.clone(), io.mailbox().clone());
+            let (shared, mailbox) = (self.clone(), io.mailbox().clone());
             io.blocking(move || {
                 shared.locks.unlock(node, whose);
                 mailbox.run(move |io| then(&shared, io));
@@ -40,17 +39,19 @@ impl<D: FileData> TreeFs<D> {
     }
 
     /// Runs `job` on the worker, or on the pool where the host may take long over a lock.
-    pub(super) fn about_locks(&self, io: &mut Io, job: impl FnOnce(&Shared<D>) + Send + 'static) {
-        if self.0.data.locks_at_once() {
-            job(&self.0);
+    pub(super) fn about_locks(
+        self: &Arc<Self>,
+        io: &mut Io,
+        job: impl FnOnce(&Shared<D>) + Send + 'static,
+    ) {
+        if self.data.locks_at_once() {
+            job(self);
         } else {
-            let shared = self.0.clone();
+            let shared = self.clone();
             io.blocking(move || job(&shared));
         }
     }
-}
 
-impl<D: FileData> Shared<D> {
     /// What `lock` asks of the host; none where it is wholly on bytes that are not a requester's.
     fn lock_request(&self, at: &At, lock: &Lock) -> Option<Request> {
         let span = match lock.flock {
