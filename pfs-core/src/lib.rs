@@ -20,6 +20,7 @@ pub mod engine;
 pub mod fs;
 pub mod io;
 pub mod layout;
+mod ofd;
 pub mod session;
 pub mod striper;
 mod sync;

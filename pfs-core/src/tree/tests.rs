@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::names::{By, Removal};
 use super::*;
 use crate::fs::{Caller, DirList, Entry, Intent, IntentLog, Make, Name, SetAttr};
+use crate::ofd;
 
 fn tree_on(path: &Path, store: Arc<SessionStore>, inode_fds_max: usize) -> Tree {
     let root = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -407,19 +408,9 @@ fn a_mapped_change_waits_for_anothers() {
     // Another daemon that holds everything, as one that is stopped in the midst of a change.
     let other = lock.reopen().unwrap();
     let all = |kind| {
-        let range = libc::flock64 {
-            l_type: kind as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        use std::os::fd::AsRawFd;
-        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-        let done = unsafe { libc::fcntl(other.as_raw_fd(), libc::F_OFD_SETLK, &range) };
-        assert_eq!(done, 0);
+        ofd::set(&other, &ofd::describe(kind, 0, 0), false).unwrap();
     };
-    all(libc::F_WRLCK);
+    all(ofd::Kind::Exclusive);
     let set = SetAttr {
         mode: Some(0o711),
         ..SetAttr::default()
@@ -430,7 +421,7 @@ fn a_mapped_change_waits_for_anothers() {
         // A write's drop of privileges waits for nobody.
         tree.drop_privileges(&root, true).unwrap();
         assert_ne!(tree.attr(&root).unwrap().mode & 0o777, 0o711);
-        all(libc::F_UNLCK);
+        all(ofd::Kind::None);
         waits.join().unwrap().unwrap();
     });
     assert_eq!(tree.attr(&root).unwrap().mode & 0o7777, 0o711);

@@ -27,6 +27,7 @@ use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
 use super::{Error, Impossible};
 use crate::fs::StatFs;
+use crate::ofd::{self, Kind};
 use crate::tree::Budget;
 
 /// Name of the file in the metadata directory.
@@ -43,9 +44,9 @@ const FILE_WORDS: usize = FILE_BYTES / size_of::<AtomicU64>();
 /// No limit.
 const NONE: u64 = u64::MAX;
 /// The byte that is locked by who uses the volume.
-const USERS_BYTE: libc::off64_t = 0;
+const USERS_BYTE: i64 = 0;
 /// The byte that is locked while what is not a regular file is removed, where inodes are counted.
-const REMOVALS_BYTE: libc::off64_t = 2;
+const REMOVALS_BYTE: i64 = 2;
 
 /// The words of the file.
 mod word {
@@ -388,23 +389,19 @@ impl Usage {
     /// Says that this process uses the volume, for as long as the value lives. Answers `false`
     /// where another is alone with it.
     pub fn join(&self) -> rustix::io::Result<bool> {
-        self.lock(libc::F_RDLCK)
+        lock_users(&self.file, Kind::Shared)
     }
 
     /// Takes the volume for this process alone, if no other uses it.
     pub fn try_alone(&self) -> rustix::io::Result<bool> {
-        self.lock(libc::F_WRLCK)
-    }
-
-    fn lock(&self, kind: libc::c_int) -> rustix::io::Result<bool> {
-        lock(&self.file, USERS_BYTE, kind, libc::F_OFD_SETLK)
+        lock_users(&self.file, Kind::Exclusive)
     }
 
     /// Keeps all others from removing what is not a regular file, until the answer is dropped.
     /// Blocks.
     pub(crate) fn hold_removals(&self) -> rustix::io::Result<Removing<'_>> {
         let turn = crate::sync::lock(&self.removing);
-        lock(&self.file, REMOVALS_BYTE, libc::F_WRLCK, libc::F_OFD_SETLKW)?;
+        ofd::wait_lock(&self.file, REMOVALS_BYTE, Kind::Exclusive)?;
         Ok(Removing {
             file: &self.file,
             _turn: turn,
@@ -421,7 +418,7 @@ pub(crate) struct Removing<'a> {
 impl Drop for Removing<'_> {
     fn drop(&mut self) {
         // Fails only where there is no memory for what is left of the range: of one byte, nothing.
-        let _ = lock(self.file, REMOVALS_BYTE, libc::F_UNLCK, libc::F_OFD_SETLK);
+        let _ = ofd::try_lock(self.file, REMOVALS_BYTE, Kind::None);
     }
 }
 
@@ -444,34 +441,14 @@ impl Budget for Usage {
 pub(super) fn lock_damaged(dir: impl AsFd) -> rustix::io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(dir, USAGE_NAME, flags, Mode::empty())?;
-    Ok(lock(&file, USERS_BYTE, libc::F_WRLCK, libc::F_OFD_SETLK)?.then_some(file))
+    Ok(lock_users(&file, Kind::Exclusive)?.then_some(file))
 }
 
-/// Puts an open file description lock of `kind` on a byte of the file, or answers that another's
-/// is in the way.
-fn lock(
-    file: &OwnedFd,
-    byte: libc::off64_t,
-    kind: libc::c_int,
-    command: libc::c_int,
-) -> rustix::io::Result<bool> {
-    let range = libc::flock64 {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: byte,
-        l_len: 1,
-        l_pid: 0,
-    };
-    loop {
-        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-        if unsafe { libc::fcntl(file.as_raw_fd(), command, &range) } == 0 {
-            return Ok(true);
-        }
-        match crate::tree::proc::last_errno() {
-            Errno::INTR => {}
-            Errno::AGAIN | Errno::ACCESS => return Ok(false),
-            errno => return Err(errno),
-        }
+/// Locks the byte of who uses the volume; answers `false` where another is in the way.
+fn lock_users(file: &OwnedFd, kind: Kind) -> rustix::io::Result<bool> {
+    match ofd::try_lock(file, USERS_BYTE, kind) {
+        Err(Errno::AGAIN) => Ok(false),
+        result => result.map(|()| true),
     }
 }
 

@@ -3,11 +3,12 @@
 //! The locks belong to an open file description, so a daemon that dies loses them with its
 //! descriptors. They lie beyond [`LOCK_END`], where no guest's lock is put.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use super::LOCK_END;
-use crate::fs::{Errno, Result};
-use crate::tree::proc::last_errno;
+use crate::fs::Result;
+use crate::ofd;
+pub(super) use crate::ofd::Kind;
 
 /// What is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,50 +31,12 @@ pub(super) enum Byte {
 
 const _: () = assert!(Byte::Layout as u64 > LOCK_END);
 
-/// How.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Shared,
-    Exclusive,
-    None,
-}
-
-/// Sets or drops a lock, unless another is in the way: then `EAGAIN`.
-///
-/// Shared locks need a descriptor that can read, exclusive ones one that can write.
+/// See [`ofd::try_lock`].
 pub(super) fn try_lock(fd: impl AsFd, byte: Byte, kind: Kind) -> Result<()> {
-    match set(fd, byte, kind, libc::F_OFD_SETLK) {
-        Err(Errno::ACCESS) => Err(Errno::AGAIN),
-        result => result,
-    }
+    ofd::try_lock(fd, byte as i64, kind)
 }
 
-/// Sets a lock as soon as no other is in the way: blocks.
+/// See [`ofd::wait_lock`].
 pub(super) fn wait_lock(fd: impl AsFd, byte: Byte, kind: Kind) -> Result<()> {
-    set(fd, byte, kind, libc::F_OFD_SETLKW)
-}
-
-fn set(fd: impl AsFd, byte: Byte, kind: Kind, command: libc::c_int) -> Result<()> {
-    let kind = match kind {
-        Kind::Shared => libc::F_RDLCK,
-        Kind::Exclusive => libc::F_WRLCK,
-        Kind::None => libc::F_UNLCK,
-    };
-    let range = libc::flock64 {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: byte as i64,
-        l_len: 1,
-        l_pid: 0,
-    };
-    loop {
-        // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-        if unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), command, &range) } == 0 {
-            return Ok(());
-        }
-        match last_errno() {
-            Errno::INTR => {}
-            errno => return Err(errno),
-        }
-    }
+    ofd::wait_lock(fd, byte as i64, kind)
 }

@@ -4,7 +4,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::{Request, Span};
-use crate::fs::{Errno, LockKind, Result};
+use crate::fs::{LockKind, Result};
+use crate::ofd::{self, Kind};
 use crate::tree::proc::last_errno;
 
 /// Sets or drops what `request` says: `EAGAIN` where another has a lock in the way. With `wait`,
@@ -13,29 +14,12 @@ pub(super) fn set(fd: &OwnedFd, request: &Request, wait: bool) -> Result<()> {
     if request.key.flock {
         return flock(fd, request.kind, wait);
     }
-    let command = match wait {
-        true => libc::F_OFD_SETLKW,
-        false => libc::F_OFD_SETLK,
-    };
-    let range = describe(request.kind, request.span);
-    // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-    match unsafe { libc::fcntl(fd.as_raw_fd(), command, &range) } {
-        0 => Ok(()),
-        _ => match last_errno() {
-            // POSIX allows both for the same.
-            Errno::ACCESS => Err(Errno::AGAIN),
-            errno => Err(errno),
-        },
-    }
+    ofd::set(fd, &describe(request.kind, request.span), wait)
 }
 
 /// A lock of another description that is in the way of `request`.
 pub(super) fn in_the_way(fd: &OwnedFd, request: &Request) -> Result<Option<(LockKind, Span)>> {
-    let mut range = describe(request.kind, request.span);
-    // SAFETY: fcntl reads and writes the lock's description and keeps no reference to it.
-    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut range) } != 0 {
-        return Err(last_errno());
-    }
+    let range = ofd::in_the_way(fd, describe(request.kind, request.span))?;
     let kind = match i32::from(range.l_type) {
         libc::F_RDLCK => LockKind::Read,
         libc::F_WRLCK => LockKind::Write,
@@ -51,20 +35,15 @@ pub(super) fn in_the_way(fd: &OwnedFd, request: &Request) -> Result<Option<(Lock
 
 fn describe(kind: LockKind, span: Span) -> libc::flock64 {
     let kind = match kind {
-        LockKind::Read => libc::F_RDLCK,
-        LockKind::Write => libc::F_WRLCK,
-        LockKind::Unlock => libc::F_UNLCK,
+        LockKind::Read => Kind::Shared,
+        LockKind::Write => Kind::Exclusive,
+        LockKind::Unlock => Kind::None,
     };
-    libc::flock64 {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: span.first as i64,
-        l_len: match span.last < Span::ALL.last {
-            true => (span.last - span.first + 1) as i64,
-            false => 0,
-        },
-        l_pid: 0,
-    }
+    let len = match span.last < Span::ALL.last {
+        true => (span.last - span.first + 1) as i64,
+        false => 0,
+    };
+    ofd::describe(kind, span.first as i64, len)
 }
 
 fn flock(fd: &OwnedFd, kind: LockKind, wait: bool) -> Result<()> {

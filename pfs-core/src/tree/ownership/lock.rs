@@ -5,11 +5,11 @@
 //! guests', and directories have none. So bytes of one file of the volume are locked, each for
 //! many inodes. A daemon that dies lets go.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::super::proc::last_errno;
 use crate::fs::{Errno, Result};
+use crate::ofd::{self, Kind};
 
 /// Changes meet only for inodes whose numbers are alike.
 const SHARDS: usize = 64;
@@ -43,7 +43,8 @@ impl ChangeLocks {
         let thread = self.shards[byte]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        self.lock(byte, thread, libc::F_OFD_SETLKW)
+        ofd::wait_lock(&self.file, byte as i64, Kind::Exclusive)?;
+        Ok(self.held(byte, thread))
     }
 
     /// As [`hold`](Self::hold), without waiting: `EAGAIN` where another is at it.
@@ -54,43 +55,15 @@ impl ChangeLocks {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(Errno::AGAIN),
         };
-        match self.lock(byte, thread, libc::F_OFD_SETLK) {
-            Err(Errno::ACCESS) => Err(Errno::AGAIN),
-            result => result,
-        }
+        ofd::try_lock(&self.file, byte as i64, Kind::Exclusive)?;
+        Ok(self.held(byte, thread))
     }
 
-    fn lock<'a>(
-        &'a self,
-        byte: usize,
-        thread: MutexGuard<'a, ()>,
-        command: libc::c_int,
-    ) -> Result<Held<'a>> {
-        self.set(byte, command, libc::F_WRLCK)?;
-        Ok(Held {
+    fn held<'a>(&'a self, byte: usize, thread: MutexGuard<'a, ()>) -> Held<'a> {
+        Held {
             locks: self,
             byte,
             _thread: thread,
-        })
-    }
-
-    fn set(&self, byte: usize, command: libc::c_int, kind: libc::c_int) -> Result<()> {
-        let range = libc::flock64 {
-            l_type: kind as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: byte as i64,
-            l_len: 1,
-            l_pid: 0,
-        };
-        loop {
-            // SAFETY: fcntl reads the lock's description and keeps no reference to it.
-            if unsafe { libc::fcntl(self.file.as_raw_fd(), command, &range) } == 0 {
-                return Ok(());
-            }
-            match last_errno() {
-                Errno::INTR => {}
-                errno => return Err(errno),
-            }
         }
     }
 }
@@ -98,7 +71,7 @@ impl ChangeLocks {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         // Letting go of a lock that is held cannot fail.
-        let _ = self.locks.set(self.byte, libc::F_OFD_SETLK, libc::F_UNLCK);
+        let _ = ofd::try_lock(&self.locks.file, self.byte as i64, Kind::None);
     }
 }
 
