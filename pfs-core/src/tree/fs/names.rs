@@ -8,8 +8,9 @@ use rustix::fs::{renameat_with, unlinkat, AtFlags, RenameFlags};
 use super::shared::Shared;
 use crate::fs::*;
 use crate::tree::attrs::stat_name;
+use crate::tree::budget::Charge;
 use crate::tree::names::{By, Removal};
-use crate::tree::FileData;
+use crate::tree::{FileData, Inode};
 
 /// How the tree is to change names for `req`.
 pub(super) fn by<'a>(req: &Req<'a>, data: &'a impl FileData) -> By<'a> {
@@ -78,56 +79,56 @@ impl<D: FileData> Shared<D> {
         let from_dir = attempt!(reply, tree.inode(from.0));
         let to_dir = attempt!(reply, tree.inode(to.0));
         let caller = req.caller;
-        if attempt!(
-            reply,
-            tree.begin_rename(by(req, &self.data), &from_dir, from.1)
-        ) {
+        if attempt!(reply, tree.begin_rename(by(req, data), &from_dir, from.1)) {
             return reply.send(tree.end_whiteout(&caller, flags, &from_dir, from.1));
         }
-        let whiteout = flags.contains(RenameFlags::WHITEOUT);
-        if whiteout {
-            attempt!(reply, data.budget().charge_inode(0));
-        }
-        let charged = move |result: Result<()>, data: &D| {
-            result.inspect_err(|_| {
-                if whiteout {
-                    data.budget().release_inode(0);
-                }
+        let (old, new) = (from.1.as_c_str(), to.1.as_c_str());
+        let rename = |more| {
+            self.with_whiteout(&caller, flags, (&from_dir, from.1), |flags| {
+                renameat_with(&from_dir.fd, old, &to_dir.fd, new, flags | more)
             })
         };
-        let kernels = match tree.begin_whiteout(&caller, flags) {
-            Ok(kernels) => kernels,
-            Err(errno) => return reply.send(charged(Err(errno), data)),
-        };
-        let (old, new) = (from.1.as_c_str(), to.1.as_c_str());
-        let rename = |flags_now| {
-            renameat_with(&from_dir.fd, old, &to_dir.fd, new, flags_now)?;
-            tree.end_whiteout(&caller, flags, &from_dir, from.1)
-        };
+        let no_more = RenameFlags::empty();
         if flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
-            return reply.send(charged(rename(kernels), data));
+            return reply.send(rename(no_more));
         }
         match stat_name(&to_dir.fd, to.1) {
             Ok(stat) if data.keeps(tree, &to_dir, to.1, &stat) => {}
             Err(_) if data.keeps_nameless() => {
-                match rename(kernels | RenameFlags::NOREPLACE) {
+                match rename(RenameFlags::NOREPLACE) {
                     // Another put a file there meanwhile.
                     Err(Errno::EXIST) => {}
-                    result => return reply.send(charged(result, data)),
+                    result => return reply.send(result),
                 }
             }
-            _ => return reply.send(charged(rename(kernels), data)),
+            _ => return reply.send(rename(no_more)),
         }
         let (old, new) = (old.to_owned(), new.to_owned());
         self.blocking(req, reply, move |fs| {
-            let rename = || {
-                let (from, to) = ((&*from_dir, Name::new(&old)?), (&*to_dir, Name::new(&new)?));
-                let kernels = fs.tree.begin_whiteout(&caller, flags)?;
-                fs.data.rename_over(&fs.tree, from, to, kernels)?;
-                fs.tree.end_whiteout(&caller, flags, from.0, from.1)
-            };
-            charged(rename(), &fs.data)
+            let (from, to) = ((&*from_dir, Name::new(&old)?), (&*to_dir, Name::new(&new)?));
+            fs.with_whiteout(&caller, flags, from, |flags| {
+                fs.data.rename_over(&fs.tree, from, to, flags)
+            })
         });
+    }
+
+    /// Runs `rename` of `from` with the flags that the kernel is to be given where `caller` asks for
+    /// `flags`; a whiteout that they ask for is charged, and left at `from`.
+    fn with_whiteout(
+        &self,
+        caller: &Caller,
+        flags: RenameFlags,
+        from: (&Inode, &Name),
+        rename: impl FnOnce(RenameFlags) -> Result<()>,
+    ) -> Result<()> {
+        let charge = match flags.contains(RenameFlags::WHITEOUT) {
+            true => Charge::take(self.data.budget(), 0)?,
+            false => Charge::none(),
+        };
+        rename(self.tree.begin_whiteout(caller, flags)?)?;
+        self.tree.end_whiteout(caller, flags, from.0, from.1)?;
+        charge.keep();
+        Ok(())
     }
 
     pub(super) fn link(
