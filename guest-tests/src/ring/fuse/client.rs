@@ -465,7 +465,7 @@ pub(super) fn push_range(segments: &mut Vec<Segment>, buffer: &Buffer, offset: u
     }
 }
 
-fn push_data(segments: &mut Vec<Segment>, data: &Buffer, shape: DataShape) {
+pub(super) fn push_data(segments: &mut Vec<Segment>, data: &Buffer, shape: DataShape) {
     if shape == DataShape::Single {
         return push_range(segments, data, 0, data.len());
     }

@@ -4,6 +4,7 @@
 //! - [`Client`]: blocking calls (`calls.rs`, and on paths in `tree.rs`), or [`Client::submit`]
 //!   and [`Client::wait`] with many requests in flight (`client.rs`, its slots in `slots.rs`),
 //!   or bytes that nobody checks (`raw.rs`).
+//! - [`Pump`]: many in flight at native speed, for measurements (`pump.rs`).
 //! - [`ops`]: every operation as a [`Request`]; [`request`] is how they are made and decoded.
 //! - [`abi`]: the structures of `linux/fuse.h`.
 //!
@@ -35,6 +36,7 @@ mod client;
 mod error;
 mod hiprio;
 pub mod ops;
+mod pump;
 mod raw;
 pub mod request;
 mod session;
@@ -47,6 +49,7 @@ mod wait;
 pub use client::{Caller, Client, Completion, DataShape, Limits, Ticket};
 pub use error::{Error, Violation};
 pub use ops::{Handle, Lock};
+pub use pump::{Answer, Pump};
 pub use raw::RawReply;
 pub use request::{DirEntry, Reply, Request};
 pub use rustix::io::Errno;

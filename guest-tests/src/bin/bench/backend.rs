@@ -1,0 +1,236 @@
+//! The daemons that are compared: how each is started.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use guest_tests::binaries;
+use guest_tests::ring::fuse::{self, Client, Session, SessionConfig};
+use guest_tests::ring::process::{self, Daemon, DaemonCommand};
+use guest_tests::vm::script::Values;
+use tempfile::TempDir;
+
+use crate::cpu;
+use crate::error::Error;
+
+/// Requests that the client for preparations can have in flight.
+const CLIENT_DEPTH: u16 = 4;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Our daemon on a striped volume with so many targets.
+    Striped(u32),
+    /// Our daemon on a plain directory.
+    Posix,
+    /// Our daemon on an engine that stores nothing.
+    Null,
+    /// virtiofsd on a plain directory.
+    Virtiofsd,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Kind::Striped(targets) => format!("striped-{targets}"),
+            Kind::Posix => "posix".to_owned(),
+            Kind::Null => "null".to_owned(),
+            Kind::Virtiofsd => "virtiofsd".to_owned(),
+        };
+        f.pad(&name)
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Kind, String> {
+        let targets = name.strip_prefix("striped-").map(str::parse);
+        match (name, targets) {
+            ("posix", _) => Ok(Kind::Posix),
+            ("null", _) => Ok(Kind::Null),
+            ("virtiofsd", _) => Ok(Kind::Virtiofsd),
+            (_, Some(Ok(targets @ 1..))) => Ok(Kind::Striped(targets)),
+            _ => Err(format!(
+                "no backend {name:?}: there are striped-N, posix, null, virtiofsd"
+            )),
+        }
+    }
+}
+
+/// Which CPU is whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pinning {
+    pub driver: usize,
+    pub daemon: usize,
+}
+
+impl Pinning {
+    /// The first CPU for the driver, the last for the daemons; none on a machine that has one.
+    pub fn pick() -> Option<Pinning> {
+        let cpus = cpu::available();
+        let (driver, daemon) = (*cpus.first()?, *cpus.last()?);
+        (driver != daemon).then_some(Pinning { driver, daemon })
+    }
+}
+
+/// What all daemons are started with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Where their volumes are.
+    pub dir: PathBuf,
+    pub pinning: Option<Pinning>,
+    /// More options for our daemon.
+    pub options: Vec<String>,
+}
+
+/// A running daemon and a session with it.
+pub struct Backend {
+    pub kind: Kind,
+    session: Session,
+    daemon: Daemon,
+    /// All that the daemon stores. Goes last.
+    _folder: TempDir,
+}
+
+impl Backend {
+    /// Starts a daemon on a new volume.
+    pub fn start(kind: Kind, setup: &Setup) -> Result<Backend, Error> {
+        let folder = tempfile::Builder::new()
+            .prefix("pfs-bench-")
+            .tempdir_in(&setup.dir)
+            .map_err(Error::file("make a folder in", &setup.dir))?;
+        let volume = folder.path().join("volume");
+        make_volume(kind, &volume)?;
+        let command = command(kind, &folder.path().join("socket"), &volume, setup)?;
+        let not_started = |source| Error::Start {
+            backend: kind.to_string(),
+            source,
+        };
+        let mut daemon = spawn(command, setup.pinning)?.map_err(not_started)?;
+        let stream = daemon.connect().map_err(not_started)?;
+        let config = SessionConfig {
+            depth: CLIENT_DEPTH,
+            ..SessionConfig::default()
+        };
+        let session = Session::connect(stream, &config).map_err(|source| Error::Ring {
+            backend: kind.to_string(),
+            action: "no session",
+            source,
+        })?;
+        Ok(Backend {
+            kind,
+            session,
+            daemon,
+            _folder: folder,
+        })
+    }
+
+    /// The client of the request queue.
+    pub fn client(&mut self) -> &mut Client {
+        self.session.fs()
+    }
+
+    /// An error of its ring, in the middle of `action`.
+    pub fn failed(&self, action: &'static str, source: fuse::Error) -> Error {
+        Error::Ring {
+            backend: self.kind.to_string(),
+            action,
+            source,
+        }
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+}
+
+/// Starts the daemon on its CPU; this thread is on the driver's after it.
+fn spawn(
+    command: DaemonCommand,
+    pinning: Option<Pinning>,
+) -> Result<Result<Daemon, process::Error>, Error> {
+    let Some(pinning) = pinning else {
+        return Ok(command.spawn());
+    };
+    // A process inherits where its parent may run.
+    cpu::pin(pinning.daemon)?;
+    let daemon = command.spawn();
+    cpu::pin(pinning.driver)?;
+    Ok(daemon)
+}
+
+fn make_volume(kind: Kind, volume: &Path) -> Result<(), Error> {
+    let targets;
+    let options: &[&str] = match kind {
+        Kind::Posix | Kind::Virtiofsd => {
+            return fs::create_dir(volume).map_err(Error::file("make", volume));
+        }
+        Kind::Null => &["--engine", "null"],
+        Kind::Striped(count) => {
+            targets = count.to_string();
+            &["--targets", &targets]
+        }
+    };
+    let pfsctl = binaries::pfsctl()?;
+    let mut command = Command::new(&pfsctl);
+    command.args(["volume", "create"]).arg(volume).args(options);
+    let output = command.output().map_err(Error::file("run", &pfsctl))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(Error::Volume(
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )),
+    }
+}
+
+fn command(
+    kind: Kind,
+    socket: &Path,
+    volume: &Path,
+    setup: &Setup,
+) -> Result<DaemonCommand, Error> {
+    let (program, options) = match kind {
+        Kind::Virtiofsd => (virtiofsd()?, VIRTIOFSD_OPTIONS.map(str::to_owned).to_vec()),
+        _ => (binaries::pfs_virtiofsd()?, setup.options.clone()),
+    };
+    Ok(DaemonCommand::new(program, socket)
+        .args(["--socket-path".as_ref(), socket.as_os_str()])
+        .args(["--shared-dir".as_ref(), volume.as_os_str()])
+        .args(options))
+}
+
+/// Its fastest: requests are served where they are taken from the ring, inodes are kept open. A
+/// sandbox would only add a process.
+const VIRTIOFSD_OPTIONS: [&str; 3] = [
+    "--thread-pool-size=0",
+    "--inode-file-handles=never",
+    "--sandbox=none",
+];
+
+/// `$VIRTIOFSD`, else the one that `guest-tests/virtiofsd.sh` builds.
+fn virtiofsd() -> Result<PathBuf, Error> {
+    if std::env::var_os("VIRTIOFSD").is_some() {
+        return binaries::virtiofsd().ok_or(Error::PeerPath);
+    }
+    let values = Values::from_script("guest-tests/virtiofsd.sh", &[])?;
+    Ok(values.get("VIRTIOFSD")?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for kind in [Kind::Striped(16), Kind::Posix, Kind::Null, Kind::Virtiofsd] {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        for name in ["", "striped", "striped-0", "striped-x", "nfs"] {
+            assert!(name.parse::<Kind>().is_err(), "{name}");
+        }
+    }
+}

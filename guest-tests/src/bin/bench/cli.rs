@@ -1,0 +1,169 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::backend::{Kind, Pinning, Setup};
+use crate::slice::Pace;
+
+/// Measures virtiofs daemons at their ring: no VM, requests at native speed
+///
+/// Plays the VMM and the guest's driver itself. Build with --release first, the daemon too:
+/// cargo build --release -p guest-tests -p pfs-virtiofsd.
+#[derive(Debug, Parser)]
+#[command(name = "bench", max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs workloads on several daemons in turns, and prints a table
+    Compare(Compare),
+    /// Runs one workload on one daemon, as for a profile: says the daemon's process id first
+    Run(Run),
+    /// Names the workloads
+    List,
+}
+
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// Only workloads with this in their name; can be given several times
+    #[arg(long, value_name = "NAME")]
+    pub workload: Vec<String>,
+
+    /// Daemons: striped-N (N targets), posix, null, virtiofsd; can be given several times
+    ///
+    /// The ratios are to virtiofsd, if it is among them.
+    #[arg(long, value_name = "NAME", default_values = ["striped-4", "striped-1", "posix", "null", "virtiofsd"])]
+    pub backend: Vec<Kind>,
+
+    /// Rounds: in each, all daemons have their turn, and once more in reverse
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+
+    /// Length of one turn
+    #[arg(long, default_value = "0.4", value_parser = seconds)]
+    pub seconds: Duration,
+
+    /// Writes all that was measured to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The daemon: striped-N, posix, null or virtiofsd
+    pub backend: Kind,
+
+    /// The workload's name, see `bench list`
+    pub workload: String,
+
+    /// How long
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub seconds: Duration,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Where volumes are made
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    pub dir: PathBuf,
+
+    /// Leave it to the scheduler where the driver and the daemons run
+    ///
+    /// By default the driver has the first CPU and the daemons the last.
+    #[arg(long)]
+    pub no_pin: bool,
+
+    /// How long the driver looks for answers before it sleeps, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 50)]
+    pub driver_poll_us: u64,
+
+    /// One more option for our daemon, such as --daemon-option=--cache=never
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub daemon_option: Vec<String>,
+}
+
+impl Common {
+    pub fn setup(&self) -> Setup {
+        Setup {
+            dir: self.dir.clone(),
+            pinning: match self.no_pin {
+                true => None,
+                false => Pinning::pick(),
+            },
+            options: self.daemon_option.clone(),
+        }
+    }
+
+    pub fn pace(&self, duration: Duration) -> Pace {
+        Pace {
+            duration,
+            poll: Duration::from_micros(self.driver_poll_us),
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match seconds > 0.0 {
+        true => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string()),
+        false => Err("must be more than 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["bench"], args].concat())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn backends_and_rows_add_up() {
+        let args = ["compare", "--backend", "posix", "--backend", "virtiofsd"];
+        let cli = parse(&[&args[..], &["--workload", "read", "--seconds", "0.1"]].concat());
+        let Command::Compare(compare) = cli.unwrap().command else {
+            panic!("not compare");
+        };
+        assert_eq!(compare.backend, [Kind::Posix, Kind::Virtiofsd]);
+        assert_eq!(compare.workload, ["read"]);
+        assert_eq!(compare.seconds, Duration::from_millis(100));
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for args in [
+            ["compare", "--backend=nfs"],
+            ["compare", "--seconds=0"],
+            ["compare", "--seconds=-1"],
+            ["compare", "--seconds=x"],
+            ["compare", "--rounds=0"],
+        ] {
+            let kind = parse(&args).unwrap_err().kind();
+            assert!(
+                matches!(kind, ErrorKind::ValueValidation),
+                "{args:?}: {kind:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! All that was measured, for programs.
+
+use serde_json::{json, Value};
+
+use crate::compare::{median_of, Measured, Series};
+use crate::slice::Slice;
+use crate::stats::Ratio;
+
+/// The whole comparison.
+pub fn render(rows: &[Measured]) -> Value {
+    json!({ "rows": rows.iter().map(row).collect::<Vec<_>>() })
+}
+
+fn row(measured: &Measured) -> Value {
+    let series = measured.backends.iter();
+    json!({
+        "workload": measured.row.name,
+        "depth": measured.row.depth,
+        "unit": measured.row.unit,
+        "goal_cpu_ratio": measured.row.goal,
+        "floor_cpu_us": median_of(&measured.floor, Slice::cpu_us),
+        "floor_rate_per_s": median_of(&measured.floor, Slice::rate),
+        "backends": series.map(|series| backend(measured, series)).collect::<Vec<_>>(),
+    })
+}
+
+fn backend(measured: &Measured, series: &Series) -> Value {
+    let peer = measured.peer_of(series);
+    let ratio_of = |value: fn(&Slice) -> f64| peer.and_then(|peer| series.ratio(peer, value));
+    json!({
+        "backend": series.kind.to_string(),
+        "rate_per_s": series.median(Slice::rate),
+        "cpu_us": series.median(Slice::cpu_us),
+        "cpu_ratio": ratio_of(Slice::cpu_us).map(ratio),
+        "rate_ratio": ratio_of(Slice::rate).map(ratio),
+        "slices": series.slices.iter().map(slice).collect::<Vec<_>>(),
+    })
+}
+
+fn ratio(ratio: Ratio) -> Value {
+    json!({ "median": ratio.median, "min": ratio.min, "max": ratio.max })
+}
+
+fn slice(slice: &Slice) -> Value {
+    json!({
+        "units": slice.units,
+        "elapsed_s": slice.elapsed.as_secs_f64(),
+        "cpu_s": slice.cpu.as_secs_f64(),
+        "latency_us": slice.latency_us(),
+        "context_switches": slice.context_switches,
+    })
+}

@@ -1,0 +1,4 @@
+//! What was measured, for people and for programs.
+
+pub mod json;
+pub mod table;
