@@ -20,7 +20,7 @@ const SLOTS: u64 = 64;
 
 /// The hiprio queue, shared by the clients of all request queues.
 #[derive(Debug)]
-pub(super) struct Hiprio {
+pub struct Hiprio {
     queue: Queue,
     link: Arc<Link>,
     slots: Vec<Buffer>,
@@ -28,7 +28,8 @@ pub(super) struct Hiprio {
 }
 
 impl Hiprio {
-    pub(super) fn new(queue: Queue, memory: &GuestMemory, link: Arc<Link>) -> Result<Self, Error> {
+    /// Takes over the driver's side of the queue.
+    pub fn new(queue: Queue, memory: &GuestMemory, link: Arc<Link>) -> Result<Self, Error> {
         let slots = SLOTS.min(u64::from(queue.config().size));
         Ok(Hiprio {
             queue,
@@ -41,12 +42,7 @@ impl Hiprio {
     }
 
     /// Sends a header and body of at most a page together; waits only if all slots are taken.
-    pub(super) fn send(
-        &mut self,
-        header: &InHeader,
-        body: &[u8],
-        timeout: Duration,
-    ) -> Result<(), Error> {
+    pub fn send(&mut self, header: &InHeader, body: &[u8], timeout: Duration) -> Result<(), Error> {
         while self.reap()? {}
         while self.free.is_empty() {
             self.wait(header.opcode, header.unique, timeout)?;

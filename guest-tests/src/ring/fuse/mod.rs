@@ -48,6 +48,7 @@ mod wait;
 
 pub use client::{Caller, Client, Completion, DataShape, Limits, Ticket};
 pub use error::{Error, Violation};
+pub use hiprio::Hiprio;
 pub use ops::{Handle, Lock};
 pub use pump::{Answer, Pump};
 pub use raw::RawReply;
