@@ -1,6 +1,8 @@
 //! What plays the guest.
 //!
+//! - [`acl`]: POSIX ACLs as bytes.
 //! - [`binaries`]: where the daemons under test are.
+//! - [`crash`]: where a daemon under test can be made to die.
 //! - [`fixture`]: volumes, daemons and sessions for tests of the ring driver.
 //! - [`ring`]: plays QEMU and the guest driver in-process against a vhost-user-fs daemon.
 //! - [`vm`]: boots real QEMU guests.
@@ -8,7 +10,9 @@
 //! The program `bridge` (`src/bin/bridge/`) mounts a daemon on this host: `/dev/fuse` on one side,
 //! [`ring`] on the other. `docs/bridge.md`.
 
+pub mod acl;
 pub mod binaries;
+pub mod crash;
 pub mod fixture;
 pub mod ring;
 pub mod vm;

@@ -1,10 +1,9 @@
 //! Two guests on one volume: a lock that one holds is honoured in the other, and ends with its
 //! process or its VM.
 
+use guest_tests::vm::steps::StepResult;
 use guest_tests::vm::{Guest, Running, Share, Steps, Volume};
 use std::time::Duration;
-
-type StepResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 const SECONDS_30: Duration = Duration::from_secs(30);
 const SECONDS_120: Duration = Duration::from_secs(120);

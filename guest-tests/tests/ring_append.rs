@@ -3,6 +3,7 @@
 
 use std::thread;
 
+use guest_tests::crash::{dies_when_told, POINTS};
 use guest_tests::fixture::{Heritage, Mount, Volume};
 use guest_tests::ring::fuse::abi::ROOT_ID;
 use guest_tests::ring::fuse::{ops, Handle, SessionConfig};
@@ -103,8 +104,7 @@ fn two_vms_lose_nothing() {
 /// A daemon dies at each place in the life of appends; the next one repeats none that was done.
 #[test]
 fn none_is_lost_or_doubled_by_a_restart() {
-    if !cfg!(debug_assertions) {
-        eprintln!("skipped: a release build has no crash points");
+    if !dies_when_told() {
         return;
     }
     const COUNT: usize = 6;
@@ -117,15 +117,7 @@ fn none_is_lost_or_doubled_by_a_restart() {
         // Not by name: a FORGET in flight would pass a crash point, too.
         let reader = mount.fs().open(handle.nodeid, libc::O_RDONLY).unwrap();
         let mut expected = Vec::new();
-        let points = [
-            "before_pop",
-            "after_pop",
-            "after_answer",
-            "after_execute",
-            "before_add_used",
-            "after_add_used",
-        ];
-        for (round, point) in points.iter().flat_map(|p| [(1, p), (3, p)]).enumerate() {
+        for (round, point) in POINTS.iter().flat_map(|p| [(1, p), (3, p)]).enumerate() {
             let (at, point) = point;
             mount.daemon.kill().unwrap();
             let mortal = volume.daemon().env("PFS_CRASH_AT", format!("{point}:{at}"));

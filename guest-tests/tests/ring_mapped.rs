@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use guest_tests::acl::{acl, ACCESS, GROUP_OBJ, MASK, NONE, OTHER, USER, USER_OBJ};
 use guest_tests::binaries;
 use guest_tests::fixture::{Mount, Volume, ORDINARY_USER};
 use guest_tests::ring::fuse::abi::{
@@ -17,25 +18,16 @@ use guest_tests::ring::process::DaemonCommand;
 
 /// FUSE_WRITE_KILL_SUIDGID.
 const KILL_SUIDGID: u32 = 1 << 2;
-const ACCESS: &str = "system.posix_acl_access";
 
 /// An ACL with a mask of `mask`.
-fn acl(mask: u16) -> Vec<u8> {
-    const NONE: u32 = u32::MAX;
-    let entries: [(u16, u16, u32); 5] = [
-        (0x01, 7, NONE),
-        (0x02, 6, 1000),
-        (0x04, 4, NONE),
-        (0x10, mask, NONE),
-        (0x20, 1, NONE),
-    ];
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, perm, id) in entries {
-        bytes.extend(tag.to_le_bytes());
-        bytes.extend(perm.to_le_bytes());
-        bytes.extend(id.to_le_bytes());
-    }
-    bytes
+fn with_mask(mask: u16) -> Vec<u8> {
+    acl(&[
+        (USER_OBJ, 7, NONE),
+        (USER, 6, 1000),
+        (GROUP_OBJ, 4, NONE),
+        (MASK, mask, NONE),
+        (OTHER, 1, NONE),
+    ])
 }
 
 /// Owner of all that there is on the host.
@@ -115,7 +107,7 @@ fn plant(fs: &mut Client, dir: u64) {
     fs.write(handle, 0, &[7; 300_000]).unwrap();
     fs.setxattr(file.nodeid, "security.capability", &capability, 0)
         .unwrap();
-    fs.setxattr(file.nodeid, ACCESS, &acl(7), 0).unwrap();
+    fs.setxattr(file.nodeid, ACCESS, &with_mask(7), 0).unwrap();
     fs.setxattr(file.nodeid, "trusted.t", b"1", 0).unwrap();
     assert_eq!(chown(fs, file.nodeid, 0, 0), (0, 0));
     assert_eq!(chmod(fs, file.nodeid, 0o6777), 0o6777);
@@ -169,7 +161,7 @@ fn what_is_hidden_is_no_guests_to_see_or_set() {
         let mut mount = volume.mount();
         let fs = mount.fs();
         let (file, _) = fs.create(ROOT_ID, "f", 0o6777, libc::O_RDWR).unwrap();
-        fs.setxattr(file.nodeid, ACCESS, &acl(7), 0).unwrap();
+        fs.setxattr(file.nodeid, ACCESS, &with_mask(7), 0).unwrap();
         let link = fs.symlink(ROOT_ID, "l", "f").unwrap();
         for node in [ROOT_ID, file.nodeid, link.nodeid] {
             for name in [
@@ -265,7 +257,9 @@ fn no_change_is_lost_between_daemons() {
             let mut mask = 0;
             while !over.load(Ordering::Relaxed) {
                 mask = (mask + 1) % 8;
-                acls.fs().setxattr(node, ACCESS, &acl(mask), 0).unwrap();
+                acls.fs()
+                    .setxattr(node, ACCESS, &with_mask(mask), 0)
+                    .unwrap();
             }
         });
         scope.spawn(move || {

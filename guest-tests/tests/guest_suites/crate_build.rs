@@ -2,7 +2,8 @@
 //! directory and what runs during the build (build scripts, a procedural macro) are on the volume.
 //! The toolchain is the host's, on a second share.
 
-use crate::support::{attach_with, put, Config, MINUTES_40, SECONDS_30};
+use crate::support::{put, Bench, Config, MINUTES_40, SECONDS_30};
+use guest_tests::vm::steps::StepResult;
 use guest_tests::vm::{Engine, Share, Steps, Volume};
 use std::path::Path;
 use std::process::Command;
@@ -36,12 +37,9 @@ replace-with = \"vendored\"
 directory = \"vendor\"
 ";
 
-type StepResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
-
 fn builds_a_crate(engine: Engine) {
     let config = Config::with_programs(engine);
     let steps = Steps::new();
-    let volume = steps.step("create a volume", || Ok(Volume::of(engine)?));
     let sysroot = steps.step("find the toolchain", || {
         output("rustc", &["--print", "sysroot"], None)
     });
@@ -51,17 +49,18 @@ fn builds_a_crate(engine: Engine) {
         Ok(toolchain.serve_with("toolchain", &["--readonly"])?)
     });
     let share = Share::new(tools.socket(), "toolchain");
-    let Some((_daemon, guest)) = attach_with(&steps, &volume, &config, Some(share)) else {
+    let Some(bench) = Bench::start_with(&config, Some(share)) else {
         return;
     };
+    let (steps, guest) = (&bench.steps, &bench.guest);
     steps.step("put the sources on the volume", || {
         let unpack = "mkdir /mnt/sample && tar -x -C /mnt/sample";
         let unpacked = guest.run_with_input(unpack, &sources()?, MINUTES_40)?;
         assert_eq!(unpacked.code, 0, "{unpacked}");
-        put(&guest, "/mnt/sample/Cargo.toml", MANIFEST)?;
+        put(guest, "/mnt/sample/Cargo.toml", MANIFEST)?;
         guest.check("mkdir /mnt/sample/src /mnt/sample/.cargo", SECONDS_30)?;
-        put(&guest, "/mnt/sample/src/main.rs", MAIN)?;
-        put(&guest, "/mnt/sample/.cargo/config.toml", CONFIG)
+        put(guest, "/mnt/sample/src/main.rs", MAIN)?;
+        put(guest, "/mnt/sample/.cargo/config.toml", CONFIG)
     });
     steps.step("build and run", || {
         guest.check("mkdir /tmp/toolchain", SECONDS_30)?;
@@ -79,11 +78,7 @@ fn builds_a_crate(engine: Engine) {
         assert!(!log.contains("Compiling"), "{log}");
         Ok(())
     });
-    steps.step("unmount and power off", || {
-        guest.unmount("/mnt")?;
-        assert_eq!(guest.kernel_complaints(), Vec::<String>::new());
-        Ok(guest.poweroff()?)
-    });
+    bench.finish();
 }
 
 /// A tar archive of `vendor/`: the versions that this workspace uses, of crates that it has.

@@ -59,9 +59,14 @@ pub struct Bench {
 impl Bench {
     /// None, with the reason printed, where this machine cannot run such a guest.
     pub fn start(config: &Config) -> Option<Self> {
+        Self::start_with(config, None)
+    }
+
+    /// As [`start`](Self::start); the guest has another share, too, which it does not mount yet.
+    pub fn start_with(config: &Config, other: Option<Share>) -> Option<Self> {
         let steps = Steps::new();
         let volume = steps.step("create a volume", || Ok(Volume::of(config.engine)?));
-        let (daemon, guest) = attach(&steps, &volume, config)?;
+        let (daemon, guest) = attach_with(&steps, &volume, config, other)?;
         Some(Self {
             steps,
             guest,
@@ -92,7 +97,7 @@ pub fn attach(steps: &Steps, volume: &Volume, config: &Config) -> Option<(Served
 }
 
 /// As [`attach`]; the guest has another share, too, which it does not mount yet.
-pub fn attach_with(
+fn attach_with(
     steps: &Steps,
     volume: &Volume,
     config: &Config,

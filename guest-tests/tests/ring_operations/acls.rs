@@ -1,5 +1,6 @@
 //! POSIX ACLs, in the form in which Linux hands them over (`posix_acl_xattr.h`).
 
+use guest_tests::acl::{acl, ACCESS, DEFAULT, GROUP, GROUP_OBJ, MASK, NONE, OTHER, USER, USER_OBJ};
 use guest_tests::fixture::{Mount, Volume};
 use guest_tests::ring::fuse::abi::{Opcode, SetattrIn, SetattrValid, SetxattrInExt, ROOT_ID};
 use guest_tests::ring::fuse::{ops, Caller, Client, Errno, Request};
@@ -10,29 +11,6 @@ on_every_kind_of_volume! {
     what_is_no_acl_is_refused,
     setgid_goes_when_told,
     without_the_option_there_are_none,
-}
-
-const ACCESS: &str = "system.posix_acl_access";
-const DEFAULT: &str = "system.posix_acl_default";
-
-const USER_OBJ: u16 = 0x01;
-const USER: u16 = 0x02;
-const GROUP_OBJ: u16 = 0x04;
-const GROUP: u16 = 0x08;
-const MASK: u16 = 0x10;
-const OTHER: u16 = 0x20;
-const NONE: u32 = u32::MAX;
-
-type Entry = (u16, u16, u32);
-
-fn acl(entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, perm, id) in entries {
-        bytes.extend(tag.to_le_bytes());
-        bytes.extend(perm.to_le_bytes());
-        bytes.extend(id.to_le_bytes());
-    }
-    bytes
 }
 
 /// `u::rwx,u:1000:rw,g::r,g:50:rwx,m::MASK,o::-`

@@ -1,30 +1,14 @@
 //! A daemon dies at each place in the life of a request, and the next one serves the request.
-//!
-//! Debug builds of the daemon die where `PFS_CRASH_AT` says; others cannot be asked to.
 
 use std::fs;
 use std::path::PathBuf;
 
+use guest_tests::crash::{dies_when_told, POINTS};
 use guest_tests::fixture::{Heritage, Mount, Noise, Volume};
 use guest_tests::ring::fuse::abi::{EntryOut, OpenOut, SetattrIn, SetattrValid, ROOT_ID};
 use guest_tests::ring::fuse::{ops, Errno, Handle, Request, SessionConfig, Ticket};
 
-const POINTS: [&str; 6] = [
-    "before_pop",
-    "after_pop",
-    "after_answer",
-    "after_execute",
-    "before_add_used",
-    "after_add_used",
-];
 const RDWR: i32 = libc::O_RDWR;
-
-fn dies_when_told() -> bool {
-    if !cfg!(debug_assertions) {
-        eprintln!("skipped: a release build has no crash points");
-    }
-    cfg!(debug_assertions)
-}
 
 /// A session, and what the requests of every round share.
 struct Bench {
