@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{statx, utimensat, AtFlags, OFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use super::append::Appends;
-use super::inode::{free_size_blocks, Stripe, StripedInode};
+use super::inode::{free_size_blocks, open_again, Stripe, StripedInode};
 use super::lock::{try_lock, Byte, Kind};
 use super::orphans::purge_nameless;
 use super::record::Record;
@@ -93,6 +93,20 @@ impl File {
         Arc::strong_count(&self.inode) == 1 && self.inode.extended.load(Ordering::Relaxed) > 0
     }
 
+    /// Frees what extensions of the size left in the inode.
+    fn free_blocks(&self) {
+        self.inode.extended.store(0, Ordering::Relaxed);
+        let freed = self.inode.mdt_size_bytes(&self.meta).and_then(|mdt_size| {
+            // Whoever lets go last may have opened it only to read.
+            let meta = open_again(&self.inode.volume, &self.meta)?;
+            keep_mtime(&meta, || free_size_blocks(&meta, mdt_size));
+            Ok(())
+        });
+        if let Err(errno) = freed {
+            log::debug!("inode {}: its spare blocks stay: {errno}", self.inode.ino);
+        }
+    }
+
     /// Whether the file has no name, and something of it is left.
     fn leaves_something(&self) -> bool {
         let Ok(stat) = stat_fd(&self.meta) else {
@@ -125,10 +139,7 @@ impl File {
             return;
         }
         if self.frees_blocks() {
-            self.inode.extended.store(0, Ordering::Relaxed);
-            if let Ok(mdt_size) = self.inode.mdt_size_bytes(&self.meta) {
-                keep_mtime(&self.meta, || free_size_blocks(&self.meta, mdt_size));
-            }
+            self.free_blocks();
         }
         let purged = match self.leaves_something() {
             true => self.purge(),

@@ -310,9 +310,13 @@ impl Mount {
     }
 
     fn open_node(&mut self, node: NodeId) -> Result<Open> {
+        self.open_with(node, libc::O_RDWR)
+    }
+
+    fn open_with(&mut self, node: NodeId, flags: i32) -> Result<Open> {
         let opened: Result<crate::fs::Opened> = self
             .client
-            .call(|fs, req, reply| fs.open(req, node, libc::O_RDWR.into(), reply));
+            .call(|fs, req, reply| fs.open(req, node, flags.into(), reply));
         let handle = opened?.handle;
         Ok(Open { node, handle })
     }

@@ -50,6 +50,27 @@ fn a_file_being_written_does_not_fill_the_metadata_target() {
 }
 
 #[test]
+fn a_reader_that_closes_last_frees_what_writers_left() {
+    use std::os::unix::fs::MetadataExt;
+    let rig = Rig::new(1);
+    let mut mount = rig.mount();
+    let writer = mount.create(c"f");
+    for index in 1..20 {
+        mount.write(writer, index << 20, &[1]);
+    }
+    let reader = mount.open_with(writer.node, libc::O_RDONLY).unwrap();
+    mount.release(writer);
+    let inode = rig.path().join("meta/namespace/f");
+    let before = inode.metadata().unwrap();
+    let is_freed = |inode: &std::fs::Metadata| inode.blocks() * 512 <= MDT_SIZE;
+    assert!(!is_freed(&before), "each extension left a block");
+    mount.release(reader);
+    let after = inode.metadata().unwrap();
+    assert!(is_freed(&after), "{} blocks are left", after.blocks());
+    assert_eq!(after.modified().unwrap(), before.modified().unwrap());
+}
+
+#[test]
 fn a_small_file_never_touches_a_target() {
     let rig = Rig::new(2);
     let mut mount = rig.mount();
