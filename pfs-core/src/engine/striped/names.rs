@@ -8,7 +8,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{openat, renameat_with, unlinkat, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{openat, renameat_with, statat, unlinkat, AtFlags, Mode, OFlags, RenameFlags};
 
 use super::lock::{try_lock, wait_lock, Byte, Kind};
 use super::orphans::purge_nameless;
@@ -243,7 +243,7 @@ impl Striped {
     }
 
     /// Gives `inode` the name `name` in `dir`. A file without one, other than one made so to be
-    /// linked, cannot come back: `ENOENT`.
+    /// linked, cannot come back: `ENOENT`, or `EEXIST` where the name is taken.
     pub(super) fn link_name(
         &self,
         tree: &Tree,
@@ -251,6 +251,16 @@ impl Striped {
         dir: &Inode,
         name: &CStr,
     ) -> Result<()> {
+        match self.link_free_name(tree, inode, dir, name) {
+            // Linux looks at the name first.
+            Err(Errno::NOENT) if statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
+                Err(Errno::EXIST)
+            }
+            result => result,
+        }
+    }
+
+    fn link_free_name(&self, tree: &Tree, inode: &Inode, dir: &Inode, name: &CStr) -> Result<()> {
         if inode.file_type != libc::S_IFREG || !tree.is_on_root(inode.dev) {
             return tree.link_inode(inode, dir, name);
         }

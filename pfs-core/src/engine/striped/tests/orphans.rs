@@ -121,6 +121,26 @@ fn a_file_without_a_name_can_be_linked_if_it_was_made_so() {
     assert!(rig.is_clean());
 }
 
+/// As Linux has it, which looks at the new name before it looks at the inode.
+#[test]
+fn a_file_without_a_name_does_not_take_anothers() {
+    let rig = Rig::new(2);
+    let mut mount = rig.mount();
+    let other = mount.create(c"other");
+    let removed = mount.create(c"removed");
+    mount.write(removed, 0, &vec![1; LARGE]);
+    mount.unlink(c"removed");
+    let nameless = mount.tmpfile(libc::O_RDWR);
+    let never = mount.tmpfile(libc::O_RDWR | libc::O_EXCL);
+    for file in [removed, nameless, never] {
+        assert_eq!(mount.link(file, c"other").err(), Some(Errno::EXIST));
+        assert_eq!(mount.links(file), 0);
+        mount.release(file);
+    }
+    mount.release(other);
+    assert!(rig.is_clean());
+}
+
 #[test]
 fn daemons_that_remove_the_names_of_one_file_leave_nothing() {
     let rig = Rig::new(2);
