@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use pfs_core::engine::striped::check::{self, At, Error, Report, Step};
@@ -32,6 +33,10 @@ pub struct Args {
     /// Repair what can be
     #[arg(long)]
     repair: bool,
+    /// Leave files without a name that lost it less than so many seconds ago: a daemon that died and
+    /// will go on with its session may still have them open. 0 where none will
+    #[arg(long, value_name = "SECONDS", default_value_t = check::ORPHAN_AGE.as_secs())]
+    orphan_age: u64,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -44,6 +49,8 @@ struct Json {
     files: u64,
     directories: u64,
     objects: u64,
+    /// Files without a name that were left for a daemon that may be restarted.
+    young_orphans: u64,
     corrected: u64,
     uncorrected: u64,
     problems: Vec<JsonProblem>,
@@ -96,7 +103,11 @@ fn run(args: &Args) -> Result<u8, Failure> {
     };
     let opened = volume.open_to_check(striped, true)?;
     let bar = bar()?;
-    let report = check::check(opened, args.repair, &mut |at| {
+    let options = check::Options {
+        repair: args.repair,
+        orphan_age: Duration::from_secs(args.orphan_age),
+    };
+    let report = check::check(opened, &options, &mut |at| {
         advance(&bar, at);
         match interrupt::is_interrupted() {
             true => ControlFlow::Break(()),
@@ -106,7 +117,7 @@ fn run(args: &Args) -> Result<u8, Failure> {
     bar.finish_and_clear();
     match args.json {
         true => print_json(&report)?,
-        false => print(&report, args.repair),
+        false => print(&report, args),
     }
     Ok(match (report.uncorrected, report.corrected) {
         (0, 0) => CLEAN,
@@ -145,6 +156,7 @@ fn print_json(report: &Report) -> Result<(), Failure> {
         files: report.files,
         directories: report.directories,
         objects: report.objects,
+        young_orphans: report.young_orphans,
         corrected: report.corrected,
         uncorrected: report.uncorrected,
         problems: problems.collect(),
@@ -153,7 +165,7 @@ fn print_json(report: &Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn print(report: &Report, repair: bool) {
+fn print(report: &Report, args: &Args) {
     for problem in &report.problems {
         // Guests choose names: none may speak to the terminal.
         let at = problem.at.display().to_string();
@@ -175,10 +187,17 @@ fn print(report: &Report, repair: bool) {
         "{verdict}: {} files, {} directories, {} objects",
         report.files, report.directories, report.objects
     );
+    if report.young_orphans > 0 {
+        println!(
+            "{} files without a name for less than {} seconds are left: they may belong to a daemon \
+             that is being restarted",
+            report.young_orphans, args.orphan_age
+        );
+    }
     if !report.alone {
         println!("checked while in use: counters were not compared");
     }
-    if report.uncorrected > 0 && !repair {
+    if report.uncorrected > 0 && !args.repair {
         println!("run with --repair to repair what can be");
     }
 }

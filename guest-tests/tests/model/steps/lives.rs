@@ -91,7 +91,7 @@ impl World {
     /// Deaths may have left files without a name, which a repair removes; nothing else is left.
     fn check_volume(&self) -> Checked {
         if self.lost_nameless {
-            let (code, said) = self.volume.check(&["--repair"]);
+            let (code, said) = self.volume.check(&["--repair", "--orphan-age", "0"]);
             ensure!(code <= 1, "volume check --repair: {code}: {said}");
         }
         let (code, said) = self.volume.check(&[]);

@@ -183,10 +183,7 @@ impl Orphans {
     /// `min_age`; younger ones may belong to a daemon that is being restarted.
     pub fn purge_unused(&self, store: Store<'_>, min_age: Duration) -> Result<OrphanReport> {
         let mut report = OrphanReport::default();
-        let limit = match min_age.is_zero() {
-            true => None,
-            false => SystemTime::now().checked_sub(min_age),
-        };
+        let limit = limit_of(min_age);
         for item in Dir::read_from(&self.0)? {
             let item = item?;
             let entry = item.file_name();
@@ -293,6 +290,14 @@ fn delete_objects(targets: &Targets, file: &OwnedFd) -> Result<()> {
         crash::point("object_deleted");
     }
     fremovexattr(file, record::xattr_name().as_c_str())
+}
+
+/// What lost its name after this is younger than `min_age`; `None` where nothing is too young.
+pub(super) fn limit_of(min_age: Duration) -> Option<SystemTime> {
+    match min_age.is_zero() {
+        true => None,
+        false => Some(SystemTime::now().checked_sub(min_age).unwrap_or(UNIX_EPOCH)),
+    }
 }
 
 fn time_of(time: Timestamp) -> SystemTime {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Volume;
 
 /// Nothing is purged of a daemon that died more lately than this: it may be restarted.
-pub(super) const MIN_AGE: Duration = Duration::from_secs(600);
+pub const MIN_AGE: Duration = Duration::from_secs(600);
 /// How long between two looks.
 const PERIOD: Duration = Duration::from_secs(300);
 

@@ -22,13 +22,15 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
 pub use report::{Kind, Outcome, Problem, Report};
 
 use super::file_layout::FileLayout;
+use super::orphans::limit_of;
+pub use super::reaper::MIN_AGE as ORPHAN_AGE;
 use crate::fs::Errno;
 use crate::volume::{self, CheckedVolume, Used};
 
@@ -82,9 +84,23 @@ pub struct At {
 /// Hears how far a check is; says whether to go on.
 pub type Progress<'a> = &'a mut dyn FnMut(At) -> ControlFlow<()>;
 
-/// Checks a striped volume; with `repair`, repairs what can be.
-pub fn check(volume: CheckedVolume, repair: bool, progress: Progress<'_>) -> Result<Report, Error> {
-    let mut checker = Checker::new(volume, repair, progress);
+/// How a volume is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Repair what can be.
+    pub repair: bool,
+    /// Files that lost their last name more lately than this are left, since they may belong to a
+    /// daemon that is being restarted: [`ORPHAN_AGE`], unless it is known that none is.
+    pub orphan_age: Duration,
+}
+
+/// Checks a striped volume.
+pub fn check(
+    volume: CheckedVolume,
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<Report, Error> {
+    let mut checker = Checker::new(volume, options, progress);
     checker.list_objects()?;
     checker.walk_all()?;
     checker.mend_ends()?;
@@ -98,7 +114,11 @@ pub(super) fn count(
     volume: CheckedVolume,
     progress: Progress<'_>,
 ) -> Result<(CheckedVolume, Used), Error> {
-    let mut checker = Checker::new(volume, false, progress);
+    let options = Options {
+        repair: false,
+        orphan_age: ORPHAN_AGE,
+    };
+    let mut checker = Checker::new(volume, &options, progress);
     checker.walk(walk::Look::Count)?;
     checker.check_orphans(walk::Look::Count)?;
     Ok((checker.volume, checker.used))
@@ -108,6 +128,8 @@ pub(super) fn count(
 struct Checker<'a> {
     volume: CheckedVolume,
     repair: bool,
+    /// See [`limit_of`].
+    orphans_until: Option<SystemTime>,
     progress: Progress<'a>,
     report: Report,
     /// Objects whose file was not met yet: the targets that have one of this id.
@@ -131,14 +153,15 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn new(volume: CheckedVolume, repair: bool, progress: Progress<'a>) -> Checker<'a> {
+    fn new(volume: CheckedVolume, options: &Options, progress: Progress<'a>) -> Checker<'a> {
         let report = Report {
             alone: volume.alone,
             ..Report::default()
         };
         Checker {
             volume,
-            repair,
+            repair: options.repair,
+            orphans_until: limit_of(options.orphan_age),
             progress,
             report,
             objects: HashMap::new(),

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{statat, AtFlags, FileType};
 
@@ -15,7 +16,8 @@ use crate::engine::striped::record::{self, Record};
 use crate::fs::Errno;
 
 impl Checker<'_> {
-    /// Takes the objects of orphans off the list. Alone with the volume, nobody uses an orphan.
+    /// Takes the objects of orphans off the list. Alone with the volume, nobody uses an orphan, but a
+    /// daemon that is being restarted may use a young one again.
     pub(super) fn check_orphans(&mut self, look: Look) -> Result<(), Error> {
         let meta = self.volume.path.join(&self.volume.striped.meta);
         let place = meta.join("orphans");
@@ -50,12 +52,23 @@ impl Checker<'_> {
                 self.claim(&record);
             }
         }
-        let is_gone = look == Look::All && self.volume.alone && self.purge_orphan(dir, met);
+        let is_unused = look == Look::All && self.volume.alone && !self.is_young(met);
+        let is_gone = is_unused && self.purge_orphan(dir, met);
         let is_new = met.stat.st_nlink == 1 || self.linked.insert(met.stat.st_ino);
         if look != Look::ForObjects && is_new && !is_gone {
             self.used.inodes += 1;
             self.used.bytes += met.stat.st_size as u64;
         }
+    }
+
+    /// Whether it lost its last name too lately: a daemon that is being restarted may still have
+    /// it open. That is no problem, and only counted.
+    fn is_young(&mut self, met: &Met<'_>) -> bool {
+        let since = UNIX_EPOCH + Duration::from_secs(u64::try_from(met.stat.st_ctime).unwrap_or(0));
+        let is_young =
+            met.stat.st_nlink == 1 && self.orphans_until.is_some_and(|limit| since > limit);
+        self.report.young_orphans += u64::from(is_young);
+        is_young
     }
 
     /// Removes what is left of a file; answers whether that was done.

@@ -131,6 +131,8 @@ pub struct Report {
     pub files: u64,
     pub directories: u64,
     pub objects: u64,
+    /// Files without a name that a daemon which is being restarted may still have open.
+    pub young_orphans: u64,
     /// The first problems; the counts below are of all.
     pub problems: Vec<Problem>,
     pub corrected: u64,

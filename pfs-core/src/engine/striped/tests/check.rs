@@ -7,16 +7,28 @@ use std::path::PathBuf;
 use rustix::fs::{lgetxattr, lremovexattr, lsetxattr, XattrFlags};
 
 use super::*;
-use crate::engine::striped::check::{check, At, Error, Kind, Outcome, Report, Step};
+use crate::engine::striped::check::{
+    check, At, Error, Kind, Options, Outcome, Report, Step, ORPHAN_AGE,
+};
 use crate::volume::{Engine, Limits};
 
+const LOOK: Options = Options {
+    repair: false,
+    orphan_age: ORPHAN_AGE,
+};
+
 pub(super) fn look(rig: &Rig, repair: bool) -> Report {
+    look_with(rig, repair, Duration::ZERO)
+}
+
+fn look_with(rig: &Rig, repair: bool, orphan_age: Duration) -> Report {
     let volume = VolumePath::locate(&rig.path()).unwrap();
     let Engine::Striped(striped) = &volume.descriptor.engine else {
         unreachable!("a rig's volume is striped");
     };
     let opened = volume.open_to_check(striped, true).unwrap();
-    check(opened, repair, &mut |_| ControlFlow::Continue(())).unwrap()
+    let options = Options { repair, orphan_age };
+    check(opened, &options, &mut |_| ControlFlow::Continue(())).unwrap()
 }
 
 /// A look by one who is alone. A thread of a mount's pool lets go of it a moment after its last
@@ -194,6 +206,26 @@ fn files_that_are_half_removed() {
     assert_eq!(rig.objects().concat().len(), before - 3);
     fs::create_dir(rig.path().join("meta/orphans/x")).unwrap();
     found_and_left(&rig, &[Kind::Foreign]);
+}
+
+#[test]
+fn orphans_of_a_daemon_that_may_come_back_are_left() {
+    use std::os::unix::fs::MetadataExt;
+    let rig = used();
+    let other = names(&rig).join("other");
+    let orphan = format!("meta/orphans/{:x}", other.metadata().unwrap().ino());
+    fs::rename(other, rig.path().join(orphan)).unwrap();
+    let before = rig.objects();
+    // One who is alone: a mount's threads may have let go only now.
+    look_alone(&rig, false);
+    let report = look_with(&rig, true, ORPHAN_AGE);
+    assert!(report.alone);
+    assert_eq!((report.young_orphans, report.problems), (1, vec![]));
+    assert_eq!((rig.orphans().len(), rig.objects()), (1, before));
+    let report = look_with(&rig, true, Duration::ZERO);
+    assert_eq!((report.young_orphans, report.corrected), (0, 1));
+    assert_eq!(rig.orphans().len(), 0);
+    clean(&rig);
 }
 
 #[test]
@@ -499,7 +531,7 @@ fn a_check_tells_how_far_it_is() {
         told.push(at);
         ControlFlow::Continue(())
     };
-    check(opened, false, &mut hear).unwrap();
+    check(opened, &LOOK, &mut hear).unwrap();
     let names: Vec<_> = told.iter().filter(|at| at.step == Step::Names).collect();
     assert!(names.len() >= 4, "{told:?}");
     for two in names.windows(2) {
@@ -520,7 +552,11 @@ fn a_check_can_be_cancelled() {
         unreachable!("a rig's volume is striped");
     };
     let opened = volume.open_to_check(striped, true).unwrap();
-    let result = check(opened, true, &mut |_| ControlFlow::Break(()));
+    let options = Options {
+        repair: true,
+        ..LOOK
+    };
+    let result = check(opened, &options, &mut |_| ControlFlow::Break(()));
     assert!(matches!(result, Err(Error::Cancelled)));
 }
 
