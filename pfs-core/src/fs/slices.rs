@@ -78,6 +78,11 @@ impl Slices {
 
     /// Whether the memory holds `data`, and nothing after it.
     pub fn holds(&self, data: &[u8]) -> bool {
+        self.is_like(data, |here, there| here == there)
+    }
+
+    /// Whether the memory is as long as `data`, and `alike` says so of each byte of it and of `data`.
+    pub fn is_like(&self, data: &[u8], alike: impl Fn(u8, u8) -> bool) -> bool {
         let mut rest = data;
         let parts_alike = self.parts(0, self.len).all(|part| {
             let Some((head, tail)) = rest.split_at_checked(part.iov_len) else {
@@ -90,7 +95,7 @@ impl Slices {
             let byte = |index: usize| unsafe { at.add(index).read_volatile() };
             head.iter()
                 .enumerate()
-                .all(|(index, &want)| byte(index) == want)
+                .all(|(index, &there)| alike(byte(index), there))
         });
         parts_alike && rest.is_empty()
     }

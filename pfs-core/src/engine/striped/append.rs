@@ -7,13 +7,16 @@
 //! Pieces take their places in the order of arrival; those that had to wait for another daemon in
 //! the order of their offsets. An `O_DIRECT` write of a requester may come in pieces out of order:
 //! where one claims to be beyond the end it is believed, and the gap kept for the pieces before it.
+//!
+//! A place is recorded before it is taken. A replay goes there again unless another's bytes are there.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
+use super::inode::open_again;
 use super::lock::Kind;
 use super::transfer::{prepare, Write};
-use super::{size, File};
+use super::{copy, size, File};
 use crate::fs::{Errno, Intent, IntentLog, Mailbox, Reply, Result, Slices};
 use crate::io::Io;
 use crate::sync::lock;
@@ -60,41 +63,15 @@ pub(super) fn append(
     if buf.is_empty() {
         return write.reply.ok(0);
     }
-    let replayed = append.intent.and_then(IntentLog::replayed);
-    if let Some(Intent::AppendAt { offset }) = replayed {
-        // The place is its own if it was taken before the process died.
-        match size_fd(&file.meta) {
-            Ok(size) if size >= offset.saturating_add(buf.len()) => {
-                return Write { offset, ..write }.beyond(io);
-            }
-            Ok(_) => {}
-            Err(errno) => return write.reply.err(errno),
-        }
-    }
     let piece = Piece {
         write,
         direct: append.direct,
         log: append.intent.map(IntentLog::keep),
         worker: io.mailbox().clone(),
     };
-    let mut state = lock(&file.appends.0);
-    if state.busy {
-        return state.waiting.push(piece);
-    }
-    let gaps = &mut state.gaps;
-    match size::try_hold(file, Kind::Exclusive, || piece.take_place(gaps)) {
-        Ok(Some((hold, offset))) => {
-            drop(state);
-            let write = piece.write;
-            Write { offset, ..write }.held(io, hold);
-        }
-        Ok(None) => {
-            state.busy = true;
-            state.waiting.push(piece);
-            let file = file.clone();
-            io.blocking(move || take_places(&file));
-        }
-        Err(errno) => piece.write.reply.err(errno),
+    match append.intent.and_then(IntentLog::replayed) {
+        Some(Intent::AppendAt { offset }) => piece.replay(io, offset),
+        _ => piece.begin(io),
     }
 }
 
@@ -131,6 +108,57 @@ fn take_places(file: &Arc<File>) {
 }
 
 impl Piece {
+    /// Takes a place, at once or when those who are at it have theirs, and writes there.
+    fn begin(self, io: &mut Io) {
+        let file = self.write.file.clone();
+        let mut state = lock(&file.appends.0);
+        if state.busy {
+            return state.waiting.push(self);
+        }
+        let gaps = &mut state.gaps;
+        match size::try_hold(&file, Kind::Exclusive, || self.take_place(gaps)) {
+            Ok(Some((hold, offset))) => {
+                drop(state);
+                let write = self.write;
+                Write { offset, ..write }.held(io, hold);
+            }
+            Ok(None) => {
+                state.busy = true;
+                state.waiting.push(self);
+                let file = file.clone();
+                io.blocking(move || take_places(&file));
+            }
+            Err(errno) => self.write.reply.err(errno),
+        }
+    }
+
+    /// Goes on with what a process that died had begun, and recorded at `place`.
+    fn replay(self, io: &mut Io, place: u64) {
+        match size_fd(&self.write.file.meta) {
+            Ok(size) if size >= place.saturating_add(self.write.buf.len()) => {}
+            // It was not taken, or cut off since.
+            Ok(_) => return self.begin(io),
+            Err(errno) => return self.write.reply.err(errno),
+        }
+        io.blocking(move || {
+            let is_own = is_own_place(&self.write, place);
+            let worker = self.worker.clone();
+            worker.run(move |io| match is_own {
+                // Once more harms nobody, and is as durable as the descriptor demands.
+                Ok(true) => {
+                    let write = self.write;
+                    Write {
+                        offset: place,
+                        ..write
+                    }
+                    .beyond(io);
+                }
+                Ok(false) => self.begin(io),
+                Err(errno) => self.write.reply.err(errno),
+            });
+        });
+    }
+
     /// Takes the piece's place in the file, at the offset that it answers. The caller keeps
     /// everybody else from extending the file.
     fn take_place(&self, gaps: &mut Vec<Range<u64>>) -> Result<u64> {
@@ -168,6 +196,18 @@ impl Piece {
             Err(errno) => write.reply.err(errno),
         }
     }
+}
+
+/// Whether `place`, which is within the file, is one that `write` has taken: its bytes are there, or
+/// zeros where they did not get down. A process that died after it recorded a place, and before it
+/// took it, left it to another. Blocks, until no data beyond the end is on its way to the file.
+fn is_own_place(write: &Write, place: u64) -> Result<bool> {
+    let (file, buf) = (&write.file, write.buf);
+    let own = open_again(&file.inode.volume, &file.meta)?;
+    size::wait_alone(&own)?;
+    let mut there = vec![0; buf.len() as usize];
+    let got = copy::read(file, &mut there, place)?;
+    Ok(buf.is_like(&there[..got], |byte, there| there == byte || there == 0))
 }
 
 /// Where a piece of an `O_DIRECT` append goes that takes the end to be at `offset`, in a file of `size`

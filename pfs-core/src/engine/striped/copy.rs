@@ -41,7 +41,8 @@ pub(super) fn copy(from: (&File, u64), to: (&File, u64), len: u64) -> Result<u32
     Ok(copied as u32)
 }
 
-fn read(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
+/// Reads what is in the file from `offset` on; answers how much that is. Blocks.
+pub(super) fn read(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let valid = size_fd(&file.meta)?
         .saturating_sub(offset)
         .min(buffer.len() as u64) as usize;

@@ -2,7 +2,7 @@
 //!
 //! - `model`: a file is a vector of bytes, whatever way it lies on inode and objects.
 //! - `place`: where data lies on disk. `sharing`: several daemons at once.
-//! - `orphans`: files without a name.
+//! - `orphans`: files without a name. `replay`: appends that are executed again.
 
 mod check;
 mod layouts;
@@ -10,13 +10,14 @@ mod limits;
 mod model;
 mod orphans;
 mod place;
+mod replay;
 mod sharing;
 
 use std::path::Path;
 
 use super::*;
 use crate::client::Client;
-use crate::fs::{At, Caller, Created, Entry, Handle, Make, SetAttr, WriteFlags};
+use crate::fs::{At, Caller, Created, Entry, Handle, Make, Req, SetAttr, WriteFlags};
 use crate::session::SessionStore;
 use crate::volume::{
     create, CreateOptions, NewEngine, NewTargets, Ownership, Volume as VolumePath,
@@ -167,7 +168,27 @@ impl Mount {
         self.write_with(file, offset, data, flags);
     }
 
+    /// An append with its intent.
+    fn append_logged(&mut self, file: Open, data: &[u8], log: &dyn crate::fs::IntentLog) {
+        let flags = WriteFlags {
+            append: true,
+            ..WriteFlags::default()
+        };
+        self.write_logged(file, 0, data, flags, Some(log));
+    }
+
     fn write_with(&mut self, file: Open, offset: u64, data: &[u8], flags: WriteFlags) {
+        self.write_logged(file, offset, data, flags, None);
+    }
+
+    fn write_logged(
+        &mut self,
+        file: Open,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+        intent: Option<&dyn crate::fs::IntentLog>,
+    ) {
         let mut data = data.to_vec();
         let list = [iov(&mut data)];
         // SAFETY: `data` and `list` live until `call` has the answer.
@@ -179,7 +200,14 @@ impl Mount {
         };
         let wrote: u32 = self
             .client
-            .call(|fs, req, reply| fs.write(req, at, buf, flags, reply))
+            .call(|fs, req, reply| {
+                let mut req = Req {
+                    io: &mut *req.io,
+                    caller: req.caller,
+                    intent,
+                };
+                fs.write(&mut req, at, buf, flags, reply);
+            })
             .unwrap();
         assert_eq!(wrote as usize, data.len());
     }
