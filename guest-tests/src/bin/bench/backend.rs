@@ -86,13 +86,24 @@ pub struct Setup {
     pub options: Vec<String>,
 }
 
+impl Setup {
+    /// Whether the volumes are on a file system in memory.
+    pub fn is_in_memory(&self) -> Result<bool, Error> {
+        /// `TMPFS_MAGIC`, `RAMFS_MAGIC` of linux/magic.h.
+        const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+        let about = rustix::fs::statfs(&self.dir);
+        let about = about.map_err(Error::file("look at", &self.dir))?;
+        Ok(IN_MEMORY.contains(&about.f_type))
+    }
+}
+
 /// A running daemon and a session with it.
 pub struct Backend {
     pub kind: Kind,
     session: Session,
     daemon: Daemon,
-    /// All that the daemon stores. Goes last.
-    _folder: TempDir,
+    /// Goes last.
+    folder: TempDir,
 }
 
 impl Backend {
@@ -124,13 +135,18 @@ impl Backend {
             kind,
             session,
             daemon,
-            _folder: folder,
+            folder,
         })
     }
 
     /// The client of the request queue.
     pub fn client(&mut self) -> &mut Client {
         self.session.fs()
+    }
+
+    /// The client, and the folder with all that the daemon stores.
+    pub fn client_and_folder(&mut self) -> (&mut Client, &Path) {
+        (self.session.fs(), self.folder.path())
     }
 
     /// An error of its ring, in the middle of `action`.

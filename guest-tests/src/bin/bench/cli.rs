@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::backend::{Kind, Pinning, Setup};
 use crate::slice::Pace;
 
+const ALL_BACKENDS: [&str; 5] = ["striped-4", "striped-1", "posix", "null", "virtiofsd"];
+
 /// Measures virtiofs daemons at their ring: no VM, requests at native speed
 ///
 /// Plays the VMM and the guest's driver itself. Build with --release first, the daemon too:
@@ -23,6 +25,11 @@ pub struct Cli {
 pub enum Command {
     /// Runs workloads on several daemons in turns, and prints a table
     Compare(Compare),
+    /// Compares the rows that have a goal, in two minutes: fails where one is missed
+    ///
+    /// Goals are ratios of our CPU time for each operation to virtiofsd's, on a striped volume of
+    /// 4 targets and on a plain directory.
+    Check(Check),
     /// Runs one workload on one daemon, as for a profile: says the daemon's process id first
     Run(Run),
     /// Names the workloads
@@ -38,7 +45,7 @@ pub struct Compare {
     /// Daemons: striped-N (N targets), posix, null, virtiofsd; can be given several times
     ///
     /// The ratios are to virtiofsd, if it is among them.
-    #[arg(long, value_name = "NAME", default_values = ["striped-4", "striped-1", "posix", "null", "virtiofsd"])]
+    #[arg(long, value_name = "NAME", default_values = ALL_BACKENDS)]
     pub backend: Vec<Kind>,
 
     /// Rounds: in each, all daemons have their turn, and once more in reverse
@@ -49,12 +56,44 @@ pub struct Compare {
     #[arg(long, default_value = "0.4", value_parser = seconds)]
     pub seconds: Duration,
 
+    #[command(flatten)]
+    pub output: Output,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// How much more than its goal a ratio may be, in percent
+    #[arg(long, default_value_t = 15.0)]
+    pub percent: f64,
+
+    /// As for compare
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+
+    /// Length of one turn
+    #[arg(long, default_value = "0.3", value_parser = seconds)]
+    pub seconds: Duration,
+
+    #[command(flatten)]
+    pub output: Output,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Where results go, beside the table on standard output.
+#[derive(Debug, Args)]
+pub struct Output {
     /// Writes all that was measured to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
-    #[command(flatten)]
-    pub common: Common,
+    /// Writes a plot of the ratios to this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,17 @@ use crate::rows::Row;
 use crate::slice::{self, Pace, Slice};
 use crate::stats::{median, Ratio};
 
+/// How it was measured.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub rounds: u32,
+    pub pace: Pace,
+    /// Whether driver and daemons have a CPU each.
+    pub pinned: bool,
+    /// Whether volumes are on a file system in memory.
+    pub in_memory: bool,
+}
+
 /// What was measured of one row.
 pub struct Measured {
     pub row: &'static Row,
@@ -48,48 +59,52 @@ impl Measured {
     }
 }
 
+/// Whether a row says anything of a daemon.
+fn fits(row: &Row, backend: &Backend) -> bool {
+    !(row.needs_storage && backend.kind == Kind::Null)
+}
+
 /// Runs one row on all daemons.
 pub fn row(
     backends: &mut [Backend],
     row: &'static Row,
     setup: &Setup,
-    pace: Pace,
-    rounds: u32,
+    settings: &Settings,
 ) -> Result<Measured, Error> {
-    let mut measured = Measured {
-        row,
-        backends: Vec::new(),
-        floor: Vec::new(),
-    };
+    let mut backends: Vec<_> = backends.iter_mut().filter(|b| fits(row, b)).collect();
     let mut workloads = Vec::new();
-    for backend in &mut *backends {
+    for backend in &mut backends {
         let mut workload = (row.make)();
         let prepared = workload.prepare(backend.client(), row.name);
         prepared.map_err(|source| backend.failed(row.name, source))?;
         // The first time, memory and code are touched that nobody touched before.
-        slice::run(backend, &mut *workload, row, pace)?;
+        slice::run(backend, &mut *workload, row, settings.pace)?;
         workloads.push(workload);
-        measured.backends.push(Series {
-            kind: backend.kind,
-            slices: Vec::new(),
-        });
     }
-    for _ in 0..rounds {
+    let mut slices: Vec<Vec<Slice>> = vec![Vec::new(); backends.len()];
+    for _ in 0..settings.rounds {
         let forward = 0..backends.len();
         for index in forward.clone().chain(forward.rev()) {
-            let slice = slice::run(&mut backends[index], &mut *workloads[index], row, pace)?;
-            measured.backends[index].slices.push(slice);
+            let (backend, workload) = (&mut backends[index], &mut workloads[index]);
+            slices[index].push(slice::run(backend, &mut **workload, row, settings.pace)?);
         }
     }
     for (backend, workload) in backends.iter_mut().zip(&mut workloads) {
         let finished = workload.finish(backend.client());
         finished.map_err(|source| backend.failed(row.name, source))?;
     }
-    measured.floor = floor(row, setup, pace, rounds)?;
-    Ok(measured)
+    let series = |(backend, slices): (&&mut Backend, _)| Series {
+        kind: backend.kind,
+        slices,
+    };
+    Ok(Measured {
+        row,
+        backends: backends.iter().zip(slices).map(series).collect(),
+        floor: floor(row, setup, settings)?,
+    })
 }
 
-fn floor(row: &Row, setup: &Setup, pace: Pace, rounds: u32) -> Result<Vec<Slice>, Error> {
+fn floor(row: &Row, setup: &Setup, settings: &Settings) -> Result<Vec<Slice>, Error> {
     let folder = tempfile::Builder::new()
         .prefix("pfs-bench-floor-")
         .tempdir_in(&setup.dir)
@@ -101,8 +116,8 @@ fn floor(row: &Row, setup: &Setup, pace: Pace, rounds: u32) -> Result<Vec<Slice>
             row: row.name,
             source,
         })?;
-    let slices = (0..rounds).map(|_| slice::run_floor(&mut *floor, row, pace.duration));
-    let slices = slices.collect::<Result<_, _>>()?;
+    let slice = |_| slice::run_floor(&mut *floor, row, settings.pace.duration);
+    let slices = (0..settings.rounds).map(slice).collect::<Result<_, _>>()?;
     let path = folder.path().to_owned();
     fs::remove_dir_all(&path).map_err(Error::file("remove", &path))?;
     Ok(slices)

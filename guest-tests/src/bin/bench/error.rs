@@ -59,6 +59,8 @@ pub enum Error {
     NoRow(String),
     #[error("{0} did nothing in a slice: give it more --seconds")]
     NoOperations(String),
+    #[error("more than {percent}% above what is wanted of the CPU time, as a ratio to virtiofsd's:{text}")]
+    Lost { percent: f64, text: String },
 }
 
 impl Error {

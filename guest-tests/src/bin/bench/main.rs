@@ -2,6 +2,7 @@
 //! numbers are.
 
 mod backend;
+mod check;
 mod cli;
 mod compare;
 mod cpu;
@@ -15,18 +16,22 @@ mod workloads;
 
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use backend::Backend;
-use cli::{Cli, Command, Compare, Run};
+use backend::{Backend, Kind};
+use cli::{Check, Cli, Command, Common, Compare, Output, Run};
+use compare::{Measured, Settings};
 use error::Error;
 use rows::{Row, ROWS};
+use slice::Pace;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Compare(args) => compare(&args),
+        Command::Check(args) => check(&args),
         Command::Run(args) => run(&args),
         Command::List => list(),
     };
@@ -51,23 +56,72 @@ fn explain(error: &dyn std::error::Error) -> String {
 }
 
 fn compare(args: &Compare) -> Result<(), Error> {
-    warn_of_debug_build();
     let rows = rows_named(&args.workload)?;
-    let setup = args.common.setup();
     let pace = args.common.pace(args.seconds);
+    let measured = measure(&rows, &args.backend, args.rounds, pace, &args.common)?;
+    measured.write(&args.output)
+}
+
+fn check(args: &Check) -> Result<(), Error> {
+    const BACKENDS: [Kind; 3] = [Kind::Striped(4), Kind::Posix, Kind::Virtiofsd];
+    let rows: Vec<_> = ROWS.iter().filter(|row| row.goal.is_some()).collect();
+    let pace = args.common.pace(args.seconds);
+    let measured = measure(&rows, &BACKENDS, args.rounds, pace, &args.common)?;
+    measured.write(&args.output)?;
+    check::judge(&check::verdicts(&measured.rows), args.percent)
+}
+
+struct Comparison {
+    rows: Vec<Measured>,
+    settings: Settings,
+}
+
+impl Comparison {
+    fn write(&self, output: &Output) -> Result<(), Error> {
+        print(&report::table::render(&self.rows))?;
+        let write =
+            |path: &PathBuf, text| fs::write(path, text).map_err(Error::file("write", path));
+        if let Some(path) = &output.json {
+            let value = report::json::render(&self.rows, &self.settings);
+            write(path, format!("{value:#}\n"))?;
+        }
+        if let Some(path) = &output.svg {
+            write(path, report::svg::render(&self.rows))?;
+        }
+        Ok(())
+    }
+}
+
+fn measure(
+    rows: &[&'static Row],
+    kinds: &[Kind],
+    rounds: u32,
+    pace: Pace,
+    common: &Common,
+) -> Result<Comparison, Error> {
+    warn_of_debug_build();
+    let setup = common.setup();
+    let settings = Settings {
+        rounds,
+        pace,
+        pinned: setup.pinning.is_some(),
+        in_memory: setup.is_in_memory()?,
+    };
     let start = |&kind| Backend::start(kind, &setup);
-    let mut backends: Vec<_> = args.backend.iter().map(start).collect::<Result<_, _>>()?;
+    let mut backends: Vec<_> = kinds.iter().map(start).collect::<Result<_, _>>()?;
     let mut measured = Vec::new();
     for row in rows {
+        if row.needs_disk && settings.in_memory {
+            eprintln!("{}: left out, --dir is in memory", row.name);
+            continue;
+        }
         eprintln!("{}", row.name);
-        measured.push(compare::row(&mut backends, row, &setup, pace, args.rounds)?);
+        measured.push(compare::row(&mut backends, row, &setup, &settings)?);
     }
-    print(&report::table::render(&measured))?;
-    if let Some(path) = &args.json {
-        let text = format!("{:#}\n", report::json::render(&measured));
-        fs::write(path, text).map_err(Error::file("write", path))?;
-    }
-    Ok(())
+    Ok(Comparison {
+        rows: measured,
+        settings,
+    })
 }
 
 fn run(args: &Run) -> Result<(), Error> {
@@ -80,7 +134,7 @@ fn run(args: &Run) -> Result<(), Error> {
     prepared.map_err(|source| backend.failed(row.name, source))?;
     print(&format!("pid {}", backend.pid()))?;
     let pace = args.common.pace(args.seconds);
-    let slice = slice::run(&mut backend, &mut *workload, row, pace)?;
+    let slice = slice::run_for(&mut backend, &mut *workload, row, pace)?;
     let latency = slice.latency_us();
     let latency = latency.map_or(String::new(), |us| format!(", median latency {us:.1} us"));
     print(&format!(

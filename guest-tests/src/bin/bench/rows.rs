@@ -1,7 +1,10 @@
 //! The rows of the table: which workload, how many operations at once, and what is to be reached.
 
 use crate::workloads::data::{Access, Data};
-use crate::workloads::files::{Files, Sequence, Step};
+use crate::workloads::dirs::Listing;
+use crate::workloads::files::{Files, Sequence};
+use crate::workloads::postmark::Postmark;
+use crate::workloads::steps::Step;
 use crate::workloads::Workload;
 
 /// Bytes of a small block.
@@ -10,10 +13,20 @@ const BLOCK_LEN: usize = 4 << 10;
 const LARGE_BLOCK_LEN: usize = 1 << 20;
 /// Large requests at once: a guest reads ahead and writes back a few.
 const LARGE_DEPTH: usize = 4;
+/// Large blocks of a new file.
+const NEW_FILE_BLOCKS: usize = 16;
+/// Bytes that are read of a mail.
+const MAIL_LEN: usize = 16 << 10;
+const POSTMARK_DEPTH: usize = 16;
+/// Files in a directory that is listed.
+const LISTED_FILES: u32 = 10_000;
 /// Files that are made to be removed.
-const REMOVED_FILES: u32 = 10_000;
+const REMOVED_FILES: u32 = 5_000;
 /// Files among which one is picked.
 const KNOWN_FILES: u32 = 1000;
+
+/// What most rows count.
+pub const OPERATION: &str = "operation";
 
 /// One row.
 pub struct Row {
@@ -24,6 +37,10 @@ pub struct Row {
     pub data_len: usize,
     /// What is counted.
     pub unit: &'static str,
+    /// Whether it says nothing of a daemon that stores nothing.
+    pub needs_storage: bool,
+    /// Whether it says nothing of a file system that is a cache.
+    pub needs_disk: bool,
     /// Highest ratio of our CPU time to virtiofsd's that is wanted.
     pub goal: Option<f64>,
     pub make: fn() -> Box<dyn Workload>,
@@ -35,14 +52,21 @@ impl Row {
             name,
             depth,
             data_len: BLOCK_LEN,
-            unit: "operation",
+            unit: OPERATION,
+            needs_storage: false,
+            needs_disk: false,
             goal: None,
             make,
         }
     }
 
-    const fn data_len(self, data_len: usize) -> Row {
-        Row { data_len, ..self }
+    /// One of large requests.
+    const fn large(name: &'static str, make: fn() -> Box<dyn Workload>) -> Row {
+        Row {
+            data_len: LARGE_BLOCK_LEN,
+            unit: "MiB",
+            ..Row::new(name, LARGE_DEPTH, make)
+        }
     }
 
     const fn goal(self, ratio: f64) -> Row {
@@ -61,12 +85,40 @@ fn sequential_write() -> Box<dyn Workload> {
     Box::new(Data::new(Access::Write, LARGE_BLOCK_LEN))
 }
 
+fn sequential_read_cold() -> Box<dyn Workload> {
+    Box::new(Data::new(Access::ReadCold, LARGE_BLOCK_LEN))
+}
+
+fn sequential_write_new() -> Box<dyn Workload> {
+    const LIFE: &[Step] = {
+        let mut steps = [Step::Write; NEW_FILE_BLOCKS + 3];
+        steps[0] = Step::Create;
+        steps[NEW_FILE_BLOCKS + 1] = Step::Close;
+        steps[NEW_FILE_BLOCKS + 2] = Step::Unlink;
+        &{ steps }
+    };
+    let sequence = Sequence::new(LIFE, Files::New, LARGE_BLOCK_LEN);
+    Box::new(sequence.units(NEW_FILE_BLOCKS as u64))
+}
+
 fn random_read() -> Box<dyn Workload> {
     Box::new(Data::new(Access::RandomRead, BLOCK_LEN))
 }
 
 fn random_write() -> Box<dyn Workload> {
     Box::new(Data::new(Access::RandomWrite, BLOCK_LEN))
+}
+
+fn write_fsync() -> Box<dyn Workload> {
+    Box::new(Data::new(Access::RandomWriteSync, BLOCK_LEN))
+}
+
+fn readdirplus() -> Box<dyn Workload> {
+    Box::new(Listing::new(LISTED_FILES))
+}
+
+fn postmark() -> Box<dyn Workload> {
+    Box::new(Postmark::new(POSTMARK_DEPTH, MAIL_LEN))
 }
 
 fn getattr() -> Box<dyn Workload> {
@@ -113,26 +165,40 @@ fn sequence(steps: &'static [Step], files: Files) -> Box<dyn Workload> {
 
 /// All of them, in the order of the table.
 pub const ROWS: &[Row] = &[
-    Row::new("sequential-read-1m", LARGE_DEPTH, sequential_read)
-        .data_len(LARGE_BLOCK_LEN)
-        .goal(1.0),
-    Row::new("sequential-write-1m", LARGE_DEPTH, sequential_write)
-        .data_len(LARGE_BLOCK_LEN)
-        .goal(1.0),
+    Row::large("sequential-read-1m", sequential_read).goal(1.0),
+    Row {
+        needs_disk: true,
+        ..Row::large("sequential-read-cold-1m", sequential_read_cold)
+    },
+    Row::large("sequential-write-1m", sequential_write).goal(1.0),
+    Row::large("sequential-write-new-1m", sequential_write_new),
     Row::new("random-read-4k-d1", 1, random_read),
     Row::new("random-read-4k-d16", 16, random_read).goal(0.70),
     Row::new("random-read-4k-d64", 64, random_read),
     Row::new("random-write-4k-d1", 1, random_write),
     Row::new("random-write-4k-d16", 16, random_write).goal(0.70),
     Row::new("random-write-4k-d64", 64, random_write),
+    Row::new("write-fsync-4k-d1", 1, write_fsync),
+    Row::new("write-fsync-4k-d16", 16, write_fsync),
     Row::new("getattr-d1", 1, getattr),
     Row::new("getattr-d16", 16, getattr).goal(0.45),
     Row::new("lookup-getattr-d16", 16, lookup_getattr).goal(0.55),
     Row::new("lookup-d16", 16, lookup),
+    Row {
+        unit: "entry",
+        needs_storage: true,
+        goal: Some(0.40),
+        ..Row::new("readdirplus", 1, readdirplus)
+    },
     Row::new("open-close-d16", 16, open_close),
     Row::new("create-close-d16", 16, create_close).goal(0.60),
     Row::new("unlink-d16", 16, unlink),
     Row::new("small-file-d16", 16, small_file).goal(0.55),
+    Row {
+        data_len: MAIL_LEN,
+        needs_storage: true,
+        ..Row::new("postmark-d16", POSTMARK_DEPTH, postmark)
+    },
 ];
 
 #[cfg(test)]

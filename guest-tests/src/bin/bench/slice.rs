@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::cpu;
 use crate::error::Error;
 use crate::floor::Floor;
-use crate::rows::Row;
+use crate::rows::{Row, OPERATION};
 use crate::stats::median;
 use crate::workloads::Workload;
 
@@ -18,7 +18,7 @@ const LATENCIES_MAX: usize = 1 << 20;
 const OPERATIONS_PER_CLOCK_READ: u32 = 8;
 
 /// How long to measure, and how the driver waits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
     pub duration: Duration,
     /// How long the driver looks at the used ring before it sleeps.
@@ -56,6 +56,32 @@ impl Slice {
     }
 }
 
+/// Runs slices of a workload until so much time is measured: one may end before its time, when
+/// nothing is left to do in it. The latency is that of the last.
+pub fn run_for(
+    backend: &mut Backend,
+    workload: &mut dyn Workload,
+    row: &Row,
+    pace: Pace,
+) -> Result<Slice, Error> {
+    let mut sum = run(backend, workload, row, pace)?;
+    while sum.elapsed < pace.duration {
+        let left = Pace {
+            duration: pace.duration - sum.elapsed,
+            ..pace
+        };
+        let slice = run(backend, workload, row, left)?;
+        sum = Slice {
+            units: sum.units + slice.units,
+            elapsed: sum.elapsed + slice.elapsed,
+            cpu: sum.cpu + slice.cpu,
+            latency: slice.latency,
+            context_switches: sum.context_switches + slice.context_switches,
+        };
+    }
+    Ok(sum)
+}
+
 /// Runs a workload that is prepared.
 pub fn run(
     backend: &mut Backend,
@@ -64,7 +90,8 @@ pub fn run(
     pace: Pace,
 ) -> Result<Slice, Error> {
     let pid = backend.pid();
-    let ready = workload.before(backend.client());
+    let (client, folder) = backend.client_and_folder();
+    let ready = workload.before(client, folder);
     ready.map_err(|source| backend.failed("before a slice", source))?;
     let switches_before = cpu::context_switches(pid);
     let cpu_before = cpu::process_ns(pid)?;
@@ -94,7 +121,7 @@ fn pump(
     row: &Row,
     pace: Pace,
 ) -> Result<Slice, fuse::Error> {
-    let measures_latency = row.depth == 1;
+    let measures_latency = row.depth == 1 && row.unit == OPERATION;
     let mut latencies_ns = Vec::with_capacity(if measures_latency { LATENCIES_MAX } else { 0 });
     let mut pump = Pump::new(client, row.depth, row.data_len, pace.poll)?;
     let start = Instant::now();

@@ -6,7 +6,10 @@ use std::path::Path;
 use rustix::io::Errno;
 
 pub mod data;
+pub mod dirs;
 pub mod files;
+pub mod postmark;
+pub mod steps;
 
 /// The bare work of a workload.
 pub trait Floor {

@@ -2,13 +2,28 @@
 
 use serde_json::{json, Value};
 
-use crate::compare::{median_of, Measured, Series};
+use crate::compare::{median_of, Measured, Series, Settings};
 use crate::slice::Slice;
 use crate::stats::Ratio;
 
 /// The whole comparison.
-pub fn render(rows: &[Measured]) -> Value {
-    json!({ "rows": rows.iter().map(row).collect::<Vec<_>>() })
+pub fn render(rows: &[Measured], settings: &Settings) -> Value {
+    json!({
+        "settings": {
+            "rounds": settings.rounds,
+            "seconds": settings.pace.duration.as_secs_f64(),
+            "driver_poll_us": settings.pace.poll.as_micros() as u64,
+            "pinned": settings.pinned,
+            "in_memory": settings.in_memory,
+            "kernel": kernel_release(),
+        },
+        "rows": rows.iter().map(row).collect::<Vec<_>>(),
+    })
+}
+
+fn kernel_release() -> Option<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    Some(release.trim().to_owned())
 }
 
 fn row(measured: &Measured) -> Value {

@@ -1,4 +1,8 @@
 //! What was measured, for people and for programs.
 
 pub mod json;
+pub mod svg;
 pub mod table;
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
 //! Reads and writes of one large file.
 
+use std::path::Path;
+
 use guest_tests::fixture::Noise;
-use guest_tests::ring::fuse::abi::WriteOut;
+use guest_tests::ring::fuse::abi::{Opcode, WriteOut};
 use guest_tests::ring::fuse::{ops, Answer, Client, Error, Handle, Pump};
 
+use super::cold::forget_contents;
 use super::{make_dir, Workload};
 use crate::floor::data::DataFloor;
 use crate::floor::Floor;
@@ -20,27 +23,35 @@ const FILL_LEN: usize = 1 << 20;
 pub enum Access {
     RandomRead,
     RandomWrite,
+    /// A random write and an FSYNC.
+    RandomWriteSync,
     Read,
+    /// Once through the file in each slice, after the host has dropped what it had cached.
+    ReadCold,
     /// Over what is there.
     Write,
 }
 
 impl Access {
     pub fn is_read(self) -> bool {
-        matches!(self, Access::RandomRead | Access::Read)
+        matches!(self, Access::RandomRead | Access::Read | Access::ReadCold)
     }
 
-    /// The place of the next block of `len` bytes; `next` counts blocks.
-    pub fn place(self, noise: &mut Noise, next: &mut u64, len: usize) -> u64 {
+    /// The place of the next block of `len` bytes; `next` counts blocks. None at the end of a
+    /// file that is gone through once.
+    pub fn place(self, noise: &mut Noise, next: &mut u64, len: usize) -> Option<u64> {
         let blocks = FILE_LEN / len as u64;
         let block = match self {
-            Access::RandomRead | Access::RandomWrite => noise.below(blocks),
-            Access::Read | Access::Write => {
+            Access::RandomRead | Access::RandomWrite | Access::RandomWriteSync => {
+                noise.below(blocks)
+            }
+            Access::ReadCold if *next == blocks => return None,
+            Access::Read | Access::ReadCold | Access::Write => {
                 *next += 1;
                 (*next - 1) % blocks
             }
         };
-        block * len as u64
+        Some(block * len as u64)
     }
 }
 
@@ -69,6 +80,16 @@ impl Data {
     fn handle(&self) -> Result<Handle, Error> {
         self.handle.ok_or(Error::Idle)
     }
+
+    fn check_len(&self, done: usize) -> Result<(), Error> {
+        match done == self.len {
+            true => Ok(()),
+            false => Err(Error::WriteCount {
+                len: self.len,
+                written: done,
+            }),
+        }
+    }
 }
 
 impl Workload for Data {
@@ -89,34 +110,42 @@ impl Workload for Data {
         Ok(())
     }
 
+    fn before(&mut self, client: &mut Client, folder: &Path) -> Result<(), Error> {
+        if self.access == Access::ReadCold {
+            self.next = 0;
+            client.fsync(self.handle()?, false)?;
+            forget_contents(folder).map_err(Error::Wait)?;
+        }
+        Ok(())
+    }
+
     fn start(&mut self, pump: &mut Pump<'_>, slot: usize) -> Result<(), Error> {
         let handle = self.handle()?;
-        let at = self.access.place(&mut self.noise, &mut self.next, self.len);
+        let place = self.access.place(&mut self.noise, &mut self.next, self.len);
+        let Some(at) = place else {
+            return Ok(());
+        };
+        let data = pump.data(slot).slice(0, self.len);
         match self.access.is_read() {
-            true => {
-                let request = ops::read(handle, at, pump.data(slot));
-                pump.send(slot, &request)
-            }
-            false => {
-                let request = ops::write(handle, at, pump.data(slot));
-                pump.send(slot, &request)
-            }
+            true => pump.send(slot, &ops::read(handle, at, &data)),
+            false => pump.send(slot, &ops::write(handle, at, &data)),
         }
     }
 
     fn answered(&mut self, pump: &mut Pump<'_>, answer: Answer) -> Result<Option<u64>, Error> {
         let answer = answer.success()?;
-        let done = match self.access.is_read() {
-            true => answer.len,
-            false => pump.decode::<WriteOut>(answer)?.size as usize,
-        };
-        match done == self.len {
-            true => Ok(Some(1)),
-            false => Err(Error::WriteCount {
-                len: self.len,
-                written: done,
-            }),
+        if answer.opcode == Opcode::Fsync as u32 {
+            return Ok(Some(1));
         }
+        match self.access.is_read() {
+            true => self.check_len(answer.len)?,
+            false => self.check_len(pump.decode::<WriteOut>(answer)?.size as usize)?,
+        }
+        if self.access == Access::RandomWriteSync {
+            pump.send(answer.slot, &ops::fsync(self.handle()?, false))?;
+            return Ok(None);
+        }
+        Ok(Some(1))
     }
 
     fn finish(&mut self, client: &mut Client) -> Result<(), Error> {

@@ -1,14 +1,22 @@
 //! What is asked of a daemon.
 //!
-//! - [`files`]: sequences of operations on names and inodes.
-//! - [`data`]: reads and writes of one large file.
+//! - [`data`]: reads and writes of one large file, also of one that is not cached ([`cold`]).
+//! - [`steps`]: sequences of requests on one file; [`files`] runs one again and again,
+//!   [`postmark`] mixes some.
+//! - [`dirs`] lists directories.
+
+use std::path::Path;
 
 use guest_tests::ring::fuse::{Answer, Client, Errno, Error, Pump};
 
 use crate::floor::Floor;
 
+pub mod cold;
 pub mod data;
+pub mod dirs;
 pub mod files;
+pub mod postmark;
+pub mod steps;
 
 /// A workload on one daemon. Several operations go on at once, each in a slot of its own, and
 /// one operation may take several requests, one after the other.
@@ -16,10 +24,8 @@ pub trait Workload {
     /// Once: makes files, in a directory of that name.
     fn prepare(&mut self, client: &mut Client, name: &str) -> Result<(), Error>;
 
-    /// Before each slice, not measured.
-    fn before(&mut self, _client: &mut Client) -> Result<(), Error> {
-        Ok(())
-    }
+    /// Before each slice, not measured. All that the daemon stores is in `folder`.
+    fn before(&mut self, client: &mut Client, folder: &Path) -> Result<(), Error>;
 
     /// Sends the first request of an operation from a free slot. Sends nothing if nothing is left
     /// to do in this slice.
