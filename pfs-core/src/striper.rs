@@ -4,7 +4,7 @@
 //! object, gathered from (or scattered to) the requester's memory.
 
 use crate::fs::{Result, Slices};
-use crate::io::{Fd, Io, JoinId, Short, Then};
+use crate::io::{DataFd, Io, JoinId, Short, Then};
 use crate::layout::Layout;
 
 /// A range of a striped file, and the requester's memory for it.
@@ -27,7 +27,7 @@ impl Range {
         &self,
         io: &mut Io,
         join: JoinId,
-        mut object: impl FnMut(u64) -> Result<Option<Fd>>,
+        mut object: impl FnMut(u64) -> Result<Option<DataFd>>,
     ) {
         for (id, run) in self.runs() {
             let (key, want) = (id, run.end - run.start);
@@ -47,7 +47,7 @@ impl Range {
     }
 
     /// Starts a write of every object that the range touches, as parts of `join`.
-    pub fn write(&self, io: &mut Io, join: JoinId, mut object: impl FnMut(u64) -> Result<Fd>) {
+    pub fn write(&self, io: &mut Io, join: JoinId, mut object: impl FnMut(u64) -> Result<DataFd>) {
         for (id, run) in self.runs() {
             let (key, want) = (id, run.end - run.start);
             match object(id) {

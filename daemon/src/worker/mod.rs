@@ -37,6 +37,8 @@ pub use start::{spawn, Error, Memory, Start};
 
 /// Requests popped before answers are looked at again.
 const BATCH_MAX: usize = 64;
+/// Bytes moved on the spot before that.
+const BATCH_BYTES_MAX: u64 = 256 << 10;
 
 struct Worker<S: Serve> {
     index: u16,
@@ -179,7 +181,12 @@ impl<S: Serve> Worker<S> {
             self.check(disabled);
         }
         let now_ms = now_ms();
+        let mut bytes = 0;
         for _ in 0..BATCH_MAX {
+            bytes += self.io.take_at_once_bytes();
+            if bytes > BATCH_BYTES_MAX {
+                break;
+            }
             if !self.serving() {
                 return false;
             }

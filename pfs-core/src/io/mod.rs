@@ -4,7 +4,9 @@
 //! - [`Io`]: belongs to one thread; submits through io_uring, reaps, waits.
 //! - [`pool`]: the bounded pool of threads for blocking calls, shared by all workers.
 //! - [`op`]: operations in flight, and what happens when one completes.
+//! - [`data_fd`]: descriptors of data; what is in memory is read and written on the spot.
 
+mod data_fd;
 mod op;
 pub mod pool;
 
@@ -17,11 +19,12 @@ use libc::iovec;
 use rustix::io::Errno;
 
 use crate::fs::{Done, Mailbox};
+pub use data_fd::{DataFd, Storage};
 pub use op::{JoinId, Short, Then};
 use op::{Kind, Op, Ops};
 pub use pool::Pool;
 
-/// An open file shared by all who use it; closed when the last of them lets go.
+/// A descriptor shared by all who use it; closed when the last of them lets go.
 pub type Fd = Arc<OwnedFd>;
 
 /// Submission entries: a worker submits whenever they run out.
@@ -62,6 +65,7 @@ pub struct Io {
     reaped: Vec<(u64, i32, bool)>,
     /// Operations submitted and not yet completed.
     in_flight: usize,
+    at_once_bytes: u64,
 }
 
 /// What woke a worker.
@@ -87,6 +91,7 @@ impl Io {
             watches: Vec::new(),
             reaped: Vec::with_capacity(RING_ENTRIES as usize),
             in_flight: 0,
+            at_once_bytes: 0,
         };
         let wake = io.mailbox.wake_fd().as_raw_fd();
         io.push_watch(wake, WATCH_MAILBOX);
@@ -103,33 +108,51 @@ impl Io {
         self.in_flight
     }
 
+    /// Bytes moved on the spot since this was last asked: what the thread had no time for anything
+    /// else meanwhile.
+    pub fn take_at_once_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.at_once_bytes)
+    }
+
     /// Reads at `offset` into `parts`. A result shorter than they are means the end of the file.
     ///
     /// The memory must stay valid until `then`: engines pass parts of their request's
     /// [`Slices`](crate::fs::Slices) and keep its reply until then.
-    pub fn read(&mut self, fd: &Fd, parts: impl Iterator<Item = iovec>, offset: u64, then: Then) {
+    pub fn read(
+        &mut self,
+        fd: &DataFd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+        then: Then,
+    ) {
         self.start(Kind::Read, fd, parts, offset, then);
     }
 
     /// Writes `parts` at `offset`, all or an error. Memory as for [`Io::read`].
-    pub fn write(&mut self, fd: &Fd, parts: impl Iterator<Item = iovec>, offset: u64, then: Then) {
+    pub fn write(
+        &mut self,
+        fd: &DataFd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+        then: Then,
+    ) {
         self.start(Kind::Write, fd, parts, offset, then);
     }
 
     /// Writes `parts` at the end of the file, which the kernel finds as for `O_APPEND`; all or an
     /// error. What another process appends may come between pieces of a long one. Memory as for
     /// [`Io::read`].
-    pub fn append(&mut self, fd: &Fd, parts: impl Iterator<Item = iovec>, then: Then) {
+    pub fn append(&mut self, fd: &DataFd, parts: impl Iterator<Item = iovec>, then: Then) {
         self.start(Kind::Append, fd, parts, 0, then);
     }
 
     /// `fsync(2)`, or `fdatasync(2)`.
-    pub fn fsync(&mut self, fd: &Fd, datasync: bool, then: Then) {
+    pub fn fsync(&mut self, fd: &DataFd, datasync: bool, then: Then) {
         self.start(Kind::Fsync { datasync }, fd, std::iter::empty(), 0, then);
     }
 
     /// `fallocate(2)`.
-    pub fn fallocate(&mut self, fd: &Fd, mode: i32, offset: u64, len: u64, then: Then) {
+    pub fn fallocate(&mut self, fd: &DataFd, mode: i32, offset: u64, len: u64, then: Then) {
         self.start(
             Kind::Fallocate { mode, len },
             fd,
@@ -294,7 +317,7 @@ impl Io {
     fn start(
         &mut self,
         kind: Kind,
-        fd: &Fd,
+        fd: &DataFd,
         parts: impl Iterator<Item = iovec>,
         offset: u64,
         then: Then,
@@ -302,7 +325,14 @@ impl Io {
         if let Then::Part { join, .. } = &then {
             self.ops.add_part(*join);
         }
-        let index = self.ops.insert(kind, fd.clone(), parts, offset, then);
+        let mut op = self.ops.make(kind, fd, parts, offset, then);
+        if op.never_waits() {
+            let result = op.run();
+            self.at_once_bytes += result.map_or(0, u64::from);
+            let then = self.ops.dispose(op);
+            return self.finish(then, result);
+        }
+        let index = self.ops.insert(op);
         self.in_flight += 1;
         self.submit_op(index);
     }
@@ -388,7 +418,7 @@ impl Drop for Io {
 impl Op {
     /// The submission entry for what is left of the operation.
     fn entry(&self) -> squeue::Entry {
-        let fd = types::Fd(self.fd.as_raw_fd());
+        let fd = types::Fd(self.fd.as_raw());
         let (list, count) = self.rest();
         match self.kind {
             Kind::Read => opcode::Readv::new(fd, list, count)

@@ -3,7 +3,7 @@
 use libc::iovec;
 use rustix::io::Errno;
 
-use super::{Fd, Io};
+use super::{data_fd, DataFd, Io};
 use crate::fs::Reply;
 
 /// What happens with the result of an operation.
@@ -58,7 +58,7 @@ pub(super) enum Kind {
 /// One operation.
 pub(super) struct Op {
     pub(super) kind: Kind,
-    pub(super) fd: Fd,
+    pub(super) fd: DataFd,
     offset: u64,
     list: Vec<iovec>,
     /// First entry of `list` that is not done with.
@@ -77,6 +77,21 @@ pub(super) enum Advance {
 const IOV_MAX: usize = 1024;
 
 impl Op {
+    /// Whether it is best done on the spot.
+    pub(super) fn never_waits(&self) -> bool {
+        // What is allocated at once may be much.
+        self.fd.is_memory() && !matches!(self.kind, Kind::Fallocate { .. })
+    }
+
+    /// Does all of it on the spot.
+    pub(super) fn run(&mut self) -> Result<u32, Errno> {
+        loop {
+            if let Advance::Done(result) = self.advance(data_fd::call(self)) {
+                return result;
+            }
+        }
+    }
+
     pub(super) fn rest(&self) -> (*const iovec, u32) {
         let rest = &self.list[self.next..];
         (rest.as_ptr(), rest.len().min(IOV_MAX) as u32)
@@ -145,26 +160,39 @@ pub(super) struct Ops {
 }
 
 impl Ops {
-    pub(super) fn insert(
+    /// An operation that is not in flight.
+    pub(super) fn make(
         &mut self,
         kind: Kind,
-        fd: Fd,
+        fd: &DataFd,
         parts: impl Iterator<Item = iovec>,
         offset: u64,
         then: Then,
-    ) -> u32 {
+    ) -> Op {
         let mut list = self.lists.pop().unwrap_or_default();
         list.extend(parts);
-        let op = Op {
+        Op {
             kind,
-            fd,
+            fd: fd.clone(),
             offset,
             list,
             next: 0,
             moved: 0,
             then,
-        };
+        }
+    }
+
+    /// Counts an operation among those in flight; answers its index.
+    pub(super) fn insert(&mut self, op: Op) -> u32 {
         put(&mut self.ops, &mut self.free_ops, op)
+    }
+
+    /// Ends an operation that is not in flight, keeping its memory.
+    pub(super) fn dispose(&mut self, op: Op) -> Then {
+        let mut list = op.list;
+        list.clear();
+        self.lists.push(list);
+        op.then
     }
 
     /// The operation `index`, which is in flight.
@@ -185,10 +213,7 @@ impl Ops {
             .take()
             .expect("an operation completes once");
         self.free_ops.push(index);
-        let mut list = op.list;
-        list.clear();
-        self.lists.push(list);
-        op.then
+        self.dispose(op)
     }
 
     pub(super) fn new_join(&mut self, finish: Finish) -> JoinId {

@@ -8,11 +8,11 @@ fn io() -> Io {
     Io::new(Pool::new(4).unwrap()).unwrap()
 }
 
-fn file(content: &[u8]) -> Fd {
+fn file(content: &[u8], storage: Storage) -> DataFd {
     use std::io::Write;
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(content).unwrap();
-    Arc::new(file.into())
+    DataFd::new(file.into(), storage)
 }
 
 fn wait_done(io: &mut Io) -> Done {
@@ -38,8 +38,13 @@ fn iov(buf: &mut [u8]) -> iovec {
 
 #[test]
 fn reads_scattered_and_answers() {
+    reads_scattered(Storage::Device);
+    reads_scattered(Storage::Memory);
+}
+
+fn reads_scattered(storage: Storage) {
     let mut io = io();
-    let fd = file(b"hello, world");
+    let fd = file(b"hello, world", storage);
     let (mut a, mut b) = ([0u8; 5], [0u8; 100]);
     let list = [iov(&mut a), iov(&mut b)];
     // SAFETY: the buffers live until the answer below.
@@ -55,7 +60,7 @@ fn reads_scattered_and_answers() {
 #[test]
 fn more_operations_than_ring_entries() {
     let mut io = io();
-    let fd = file(&[9u8; 4096]);
+    let fd = file(&[9u8; 4096], Storage::Device);
     let count = RING_ENTRIES as usize * 3;
     let mut bufs = vec![[0u8; 1]; count];
     let finished = Rc::new(RefCell::new(0));
@@ -80,16 +85,47 @@ fn more_operations_than_ring_entries() {
 }
 
 #[test]
-fn a_join_reports_short_parts_and_the_first_error() {
+fn what_is_in_memory_is_done_on_the_spot() {
+    let memfd = rustix::fs::memfd_create("data", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(Storage::of(&memfd), Storage::Memory);
+    let fd = DataFd::new(memfd, Storage::Memory);
     let mut io = io();
-    let fd = file(b"0123456789");
-    let write_only: Fd = Arc::new(
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open("/dev/null")
-            .unwrap()
-            .into(),
+    let done = Rc::new(RefCell::new(Vec::new()));
+    let then = || {
+        let done = done.clone();
+        Then::Call(Box::new(move |_, result| done.borrow_mut().push(result)))
+    };
+    // More pieces than the kernel takes at once.
+    let mut bytes = vec![7u8; 3000];
+    let pieces: Vec<_> = bytes.chunks_mut(1).map(iov).collect();
+    io.write(&fd, pieces.iter().copied(), 0, then());
+    io.append(&fd, pieces[..9].iter().copied(), then());
+    io.read(&fd, pieces.iter().copied(), 10, then());
+    io.fsync(&fd, true, then());
+    io.read(&fd, pieces.iter().copied(), u64::MAX, then());
+    assert_eq!(
+        *done.borrow(),
+        [Ok(3000), Ok(9), Ok(2999), Ok(0), Err(Errno::INVAL)]
     );
+    assert_eq!(io.in_flight(), 0);
+    assert_eq!(io.take_at_once_bytes(), 3000 + 9 + 2999);
+    assert_eq!(io.take_at_once_bytes(), 0);
+}
+
+#[test]
+fn a_join_reports_short_parts_and_the_first_error() {
+    join_reports(Storage::Device);
+    join_reports(Storage::Memory);
+}
+
+fn join_reports(storage: Storage) {
+    let mut io = io();
+    let fd = file(b"0123456789", storage);
+    let write_only = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .unwrap();
+    let write_only = DataFd::new(write_only.into(), storage);
     for (with_error, expected) in [
         (false, Ok(vec![Short { key: 8, got: 2 }])),
         (true, Err(Errno::BADF)),

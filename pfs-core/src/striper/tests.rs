@@ -1,17 +1,16 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::fs::Errno;
-use crate::io::{Pool, Wait};
+use crate::io::{Pool, Storage, Wait};
 
-fn object_file() -> Fd {
-    Arc::new(tempfile::tempfile().unwrap().into())
+fn object_file() -> DataFd {
+    DataFd::new(tempfile::tempfile().unwrap().into(), Storage::Device)
 }
 
 fn iov(buf: &mut [u8]) -> libc::iovec {
@@ -52,7 +51,7 @@ proptest! {
     ) {
         let layout = Layout::new(unit * 4096, count, 0).unwrap();
         let mut io = Io::new(Pool::new(1).unwrap()).unwrap();
-        let mut objects: HashMap<u64, Fd> = HashMap::new();
+        let mut objects: HashMap<u64, DataFd> = HashMap::new();
         let mut model = Vec::new();
         for (round, (offset, len)) in writes.into_iter().enumerate() {
             let mut data: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_add(round as u8 * 31) | 1).collect();
@@ -101,7 +100,8 @@ fn an_error_of_one_object_is_the_error_of_the_whole() {
         buf,
     };
     let good = object_file();
-    let read_only: Fd = Arc::new(std::fs::File::open("/dev/null").unwrap().into());
+    let read_only = std::fs::File::open("/dev/null").unwrap();
+    let read_only = DataFd::new(read_only.into(), Storage::Device);
     let failed_io = run(&mut io, |io, join| {
         range.write(io, join, |id| {
             Ok(if id == 1 {

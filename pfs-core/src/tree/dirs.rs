@@ -1,15 +1,15 @@
 //! Reading directories.
 
 use std::ffi::CStr;
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::proc::last_errno;
 use super::Tree;
 use crate::fs::{DirEntry, DirList, Errno, Name, NodeId, Result};
-use crate::io::Fd;
+use crate::io::DataFd;
 use crate::sync::lock;
 
 /// What one `getdents64(2)` is asked for, in bytes.
@@ -20,7 +20,7 @@ const DIRENT_HEAD: usize = 19;
 /// An open directory.
 pub struct OpenDir {
     pub node: NodeId,
-    pub fd: Fd,
+    pub fd: DataFd,
     stream: Mutex<Stream>,
 }
 
@@ -52,7 +52,7 @@ impl Tree {
         let fd = self.reopen(&inode, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(OpenDir {
             node,
-            fd: Arc::new(fd),
+            fd: DataFd::new(fd, self.storage_of(&inode)),
             stream: Mutex::default(),
         })
     }
@@ -138,7 +138,7 @@ impl Tree {
 
 impl Stream {
     /// Reads the next entries; answers false at the end.
-    fn fill(&mut self, fd: &Fd) -> Result<bool> {
+    fn fill(&mut self, fd: &DataFd) -> Result<bool> {
         self.at = 0;
         self.chunk.clear();
         self.chunk.reserve(CHUNK_BYTES);
@@ -146,7 +146,7 @@ impl Stream {
         let len = unsafe {
             libc::syscall(
                 libc::SYS_getdents64,
-                fd.as_raw_fd(),
+                fd.as_fd().as_raw_fd(),
                 self.chunk.as_mut_ptr(),
                 CHUNK_BYTES,
             )

@@ -47,6 +47,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fs::{Errno, Name, NodeId, Result, Timestamp};
+use crate::io::Storage;
 use crate::session::SessionStore;
 pub use budget::{Budget, Unlimited};
 pub use cache::Inode;
@@ -72,6 +73,7 @@ pub struct Tree {
     inodes: inodes::Inodes,
     root_dev: u64,
     root_is_local: bool,
+    root_storage: Storage,
 }
 
 /// A tree cannot be opened.
@@ -127,6 +129,7 @@ impl Tree {
         .map_err(Error::Root)?;
         let stat = attrs::stat_fd(&root).map_err(Error::Root)?;
         let root_is_local = version::is_local(&root);
+        let root_storage = Storage::of(&root);
         let store = options.store.clone();
         let ownership = ownership(&stat)?;
         let held_max = options.inode_fds_max;
@@ -139,6 +142,7 @@ impl Tree {
             inodes,
             root_dev: stat.dev,
             root_is_local,
+            root_storage,
         })
     }
 
@@ -181,6 +185,14 @@ impl Tree {
     /// Whether `dev` is the file system that the root is on.
     pub fn is_on_root(&self, dev: u64) -> bool {
         dev == self.root_dev
+    }
+
+    /// What waits for the storage behind `inode`.
+    pub fn storage_of(&self, inode: &Inode) -> Storage {
+        match self.is_on_root(inode.dev) {
+            true => self.root_storage,
+            false => Storage::Device,
+        }
     }
 
     /// Gives back `count` lookups on `node`.

@@ -12,7 +12,7 @@ use rustix::io::pread;
 
 use super::Posix;
 use crate::fs::{Intent, IntentLog, Mailbox, NodeId, Reply, Slices};
-use crate::io::{Fd, Io, Then};
+use crate::io::{DataFd, Io, Then};
 use crate::sync::lock;
 use crate::tree::attrs::size_fd;
 use crate::tree::proc::ProcFd;
@@ -82,7 +82,7 @@ pub(super) fn append(
     posix: &Posix,
     io: &mut Io,
     node: NodeId,
-    file: &Fd,
+    file: &DataFd,
     append: &Append<'_>,
     buf: Slices,
     reply: Reply<u32>,
@@ -110,7 +110,7 @@ pub(super) fn append(
 
 /// Whether an append of `buf` that found the end of the file at `offset` was done before its
 /// process died: then its bytes are there.
-fn was_done(proc: &ProcFd, file: &Fd, offset: u64, buf: &Slices) -> bool {
+fn was_done(proc: &ProcFd, file: &DataFd, offset: u64, buf: &Slices) -> bool {
     // The request's own descriptor may be for writing only.
     let Ok(file) = proc.open_fd(file, OFlags::RDONLY | OFlags::CLOEXEC) else {
         return false;

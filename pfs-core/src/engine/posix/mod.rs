@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{copy_file_range, ftruncate, seek, OFlags, SeekFrom};
 
 use crate::fs::{Errno, NodeId, Reply, Result, Slices};
-use crate::io::{Fd, Io, Then};
+use crate::io::{DataFd, Io, Then};
 use crate::tree::proc::ProcFd;
 use crate::tree::version::is_local;
 use crate::tree::{Append, FileData, Inode, Tree};
@@ -40,17 +40,17 @@ impl Posix {
 }
 
 impl FileData for Posix {
-    type File = Fd;
+    type File = DataFd;
 
-    fn open(&self, _: &Tree, _: &Arc<Inode>, fd: OwnedFd, _: i32) -> Result<Fd> {
-        Ok(Arc::new(fd))
+    fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, _: i32) -> Result<DataFd> {
+        Ok(DataFd::new(fd, tree.storage_of(inode)))
     }
 
-    fn read(&self, io: &mut Io, file: &Arc<Fd>, offset: u64, buf: Slices, reply: Reply<u32>) {
+    fn read(&self, io: &mut Io, file: &Arc<DataFd>, offset: u64, buf: Slices, reply: Reply<u32>) {
         io.read(file, buf.parts(0, buf.len()), offset, Then::Count(reply));
     }
 
-    fn write(&self, io: &mut Io, file: &Arc<Fd>, offset: u64, buf: Slices, reply: Reply<u32>) {
+    fn write(&self, io: &mut Io, file: &Arc<DataFd>, offset: u64, buf: Slices, reply: Reply<u32>) {
         io.write(file, buf.parts(0, buf.len()), offset, Then::Count(reply));
     }
 
@@ -58,7 +58,7 @@ impl FileData for Posix {
         &self,
         io: &mut Io,
         node: NodeId,
-        file: &Arc<Fd>,
+        file: &Arc<DataFd>,
         append: &Append<'_>,
         buf: Slices,
         reply: Reply<u32>,
@@ -66,7 +66,7 @@ impl FileData for Posix {
         append::append(self, io, node, file, append, buf, reply);
     }
 
-    fn flush(&self, io: &mut Io, file: &Arc<Fd>, reply: Reply<()>) {
+    fn flush(&self, io: &mut Io, file: &Arc<DataFd>, reply: Reply<()>) {
         if !self.tells_at_close {
             return reply.ok(());
         }
@@ -77,14 +77,14 @@ impl FileData for Posix {
         });
     }
 
-    fn fsync(&self, io: &mut Io, file: &Arc<Fd>, datasync: bool, reply: Reply<()>) {
+    fn fsync(&self, io: &mut Io, file: &Arc<DataFd>, datasync: bool, reply: Reply<()>) {
         io.fsync(file, datasync, Then::Nothing(reply));
     }
 
     fn fallocate(
         &self,
         io: &mut Io,
-        file: &Arc<Fd>,
+        file: &Arc<DataFd>,
         range: std::ops::Range<u64>,
         mode: i32,
         reply: Reply<()>,
@@ -98,7 +98,7 @@ impl FileData for Posix {
         );
     }
 
-    fn close(&self, io: &mut Io, file: Arc<Fd>, reply: Reply<()>) {
+    fn close(&self, io: &mut Io, file: Arc<DataFd>, reply: Reply<()>) {
         if self.tells_at_close {
             io.blocking(move || drop(file));
         }
@@ -121,20 +121,20 @@ impl FileData for Posix {
         !self.tells_at_close
     }
 
-    fn lseek(&self, file: &Fd, offset: u64, whence: u32) -> Result<u64> {
+    fn lseek(&self, file: &DataFd, offset: u64, whence: u32) -> Result<u64> {
         let from = match whence as i32 {
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
             _ => return Err(Errno::INVAL),
         };
         // The descriptor's own position is used by nothing.
-        seek(&**file, from)
+        seek(file, from)
     }
 
-    fn copy(&self, from: (&Fd, u64), to: (&Fd, u64), len: u64) -> Result<u32> {
+    fn copy(&self, from: (&DataFd, u64), to: (&DataFd, u64), len: u64) -> Result<u32> {
         let (mut at, mut to_at) = (from.1, to.1);
         let len = len.min(COPY_MAX) as usize;
-        copy_file_range(&**from.0, Some(&mut at), &**to.0, Some(&mut to_at), len)
+        copy_file_range(from.0, Some(&mut at), to.0, Some(&mut to_at), len)
             .map(|copied| copied as u32)
     }
 }

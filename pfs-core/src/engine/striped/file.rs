@@ -13,14 +13,14 @@ use super::orphans::purge_nameless;
 use super::record::Record;
 use super::size::Holders;
 use crate::fs::{Errno, Reply, Result};
-use crate::io::Fd;
+use crate::io::DataFd;
 use crate::sync::lock;
 use crate::tree::attrs::stat_fd;
 
 /// An open file. While it is, it holds the shared guard.
 pub struct File {
     /// The inode on the metadata target, opened as asked.
-    pub(super) meta: Fd,
+    pub(super) meta: DataFd,
     pub(super) inode: Arc<StripedInode>,
     pub(super) size_holders: Holders,
     pub(super) appends: Appends,
@@ -43,7 +43,7 @@ enum Closing {
 impl File {
     /// An open file over `meta`, whose guard it takes: `ESTALE` where the file is being deleted, or
     /// has been.
-    pub(super) fn new(meta: Fd, inode: Arc<StripedInode>, is_tmpfile: bool) -> Result<File> {
+    pub(super) fn new(meta: DataFd, inode: Arc<StripedInode>, is_tmpfile: bool) -> Result<File> {
         match try_lock(&meta, Byte::Guard, Kind::Shared) {
             Err(Errno::AGAIN) => return Err(Errno::STALE),
             result => result?,

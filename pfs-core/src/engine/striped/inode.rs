@@ -13,7 +13,7 @@ use super::lock::{try_lock, wait_lock, Byte, Kind};
 use super::record::Record;
 use super::Volume;
 use crate::fs::{Attr, Errno, Result, Timestamp};
-use crate::io::Fd;
+use crate::io::DataFd;
 use crate::tree::attrs::{size_fd, stat_fd};
 
 /// Blocks that only carry the size are freed after so many extensions, and at the last close.
@@ -60,7 +60,7 @@ struct Pin {
 pub(super) struct Stripe {
     pub record: Record,
     /// By column; opened when first used.
-    objects: Box<[OnceLock<Fd>]>,
+    objects: Box<[OnceLock<DataFd>]>,
     /// An object was made here, and its name has not been synced since.
     pub made_object: AtomicBool,
 }
@@ -201,7 +201,7 @@ impl StripedInode {
     }
 
     /// An object to read; none where it was never written.
-    pub fn object(&self, stripe: &Stripe, object: u64) -> Result<Option<Fd>> {
+    pub fn object(&self, stripe: &Stripe, object: u64) -> Result<Option<DataFd>> {
         let (column, slot) = stripe.slot(object);
         if let Some(fd) = slot.get() {
             return Ok(Some(fd.clone()));
@@ -211,7 +211,12 @@ impl StripedInode {
     }
 
     /// An object to write. `meta` is a descriptor of the inode.
-    pub fn object_for_write(&self, meta: impl AsFd, stripe: &Stripe, object: u64) -> Result<Fd> {
+    pub fn object_for_write(
+        &self,
+        meta: impl AsFd,
+        stripe: &Stripe,
+        object: u64,
+    ) -> Result<DataFd> {
         if let Some(fd) = self.object(stripe, object)? {
             return Ok(fd);
         }
@@ -323,7 +328,7 @@ impl StripedInode {
 }
 
 impl Stripe {
-    fn slot(&self, object: u64) -> (u32, &OnceLock<Fd>) {
+    fn slot(&self, object: u64) -> (u32, &OnceLock<DataFd>) {
         let column = self.record.layout.column(object);
         (column, &self.objects[column as usize])
     }

@@ -57,7 +57,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 
 use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
-use crate::io::Io;
+use crate::io::{DataFd, Io};
 use crate::layout::Layout;
 use crate::tree::proc::ProcFd;
 use crate::tree::{Append, Budget, FileData, Inode, Stat, Tree, XattrChange};
@@ -181,7 +181,8 @@ impl FileData for Striped {
 
     fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<File> {
         let is_tmpfile = flags & libc::O_TMPFILE == libc::O_TMPFILE;
-        let file = File::new(Arc::new(fd), self.inode(tree, inode), is_tmpfile)?;
+        let fd = DataFd::new(fd, tree.storage_of(inode));
+        let file = File::new(fd, self.inode(tree, inode), is_tmpfile)?;
         if is_tmpfile {
             file.inode.set_linkable(flags & libc::O_EXCL == 0);
         }

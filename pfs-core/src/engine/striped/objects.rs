@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rustix::fs::{openat2, statat, unlinkat, AtFlags, Mode, OFlags, ResolveFlags};
 
@@ -11,17 +10,26 @@ use uuid::Uuid;
 use super::record::Record;
 use super::DAMAGED;
 use crate::fs::{Errno, Result, StatFs};
-use crate::io::Fd;
+use crate::io::{DataFd, Storage};
 
 /// A target's names lead nowhere else, whoever planted what in it.
 const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// The `objects` directories of a volume's targets, by index.
-pub(super) struct Targets(Vec<OwnedFd>);
+pub(super) struct Targets(Vec<Target>);
+
+struct Target {
+    objects: OwnedFd,
+    storage: Storage,
+}
 
 impl Targets {
     pub fn new(targets: Vec<OwnedFd>) -> Targets {
-        Targets(targets)
+        let target = |objects: OwnedFd| Target {
+            storage: Storage::of(&objects),
+            objects,
+        };
+        Targets(targets.into_iter().map(target).collect())
     }
 
     /// How many targets there are.
@@ -30,7 +38,7 @@ impl Targets {
     }
 
     /// The target of a file's object `column`.
-    fn target(&self, record: &Record, column: u32) -> Result<&OwnedFd> {
+    fn target(&self, record: &Record, column: u32) -> Result<&Target> {
         let index = (u64::from(record.first_target) + u64::from(column)) % self.0.len() as u64;
         // More columns than targets: the volume lost a target's line in its descriptor.
         if record.layout.stripe_count() > self.count() {
@@ -40,7 +48,7 @@ impl Targets {
     }
 
     /// Opens an object; none where it has never been written and is not to be made.
-    pub fn open(&self, record: &Record, column: u32, make: bool) -> Result<Option<Fd>> {
+    pub fn open(&self, record: &Record, column: u32, make: bool) -> Result<Option<DataFd>> {
         let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         // openat2 refuses a mode for what is not made.
         let mut mode = Mode::empty();
@@ -48,32 +56,28 @@ impl Targets {
             flags |= OFlags::CREATE;
             mode = Mode::RUSR | Mode::WUSR;
         }
+        let target = self.target(record, column)?;
         match openat2(
-            self.target(record, column)?,
+            &target.objects,
             path_of(record).as_str(),
             flags,
             mode,
             WITHIN,
         ) {
-            Ok(fd) => Ok(Some(Arc::new(fd))),
+            Ok(fd) => Ok(Some(DataFd::new(fd, target.storage))),
             Err(Errno::NOENT) if !make => Ok(None),
             Err(errno) => Err(errno),
         }
     }
 
     /// The directory that an object's name is in, for an fsync of the name.
-    pub fn open_dir(&self, record: &Record, column: u32) -> Result<Fd> {
+    pub fn open_dir(&self, record: &Record, column: u32) -> Result<DataFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = path_of(record);
         let dir = path.split_once('/').map_or(".", |(dir, _)| dir);
-        openat2(
-            self.target(record, column)?,
-            dir,
-            flags,
-            Mode::empty(),
-            WITHIN,
-        )
-        .map(Arc::new)
+        let target = self.target(record, column)?;
+        openat2(&target.objects, dir, flags, Mode::empty(), WITHIN)
+            .map(|fd| DataFd::new(fd, target.storage))
     }
 
     /// Deletes an object, if it is there.
@@ -92,7 +96,7 @@ impl Targets {
         (0..record.layout.stripe_count())
             .filter_map(|column| {
                 let target = self.target(record, column).ok()?;
-                statat(target, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()
+                statat(&target.objects, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()
             })
             .map(|stat| stat.st_blocks as u64)
             .sum()
@@ -109,9 +113,9 @@ impl Targets {
             ..*meta
         };
         let unit = u64::from(meta.block_size.max(1));
-        for target in &self.0 {
-            if seen.insert(rustix::fs::fstat(target)?.st_dev) {
-                let stat = rustix::fs::fstatvfs(target)?;
+        for Target { objects, .. } in &self.0 {
+            if seen.insert(rustix::fs::fstat(objects)?.st_dev) {
+                let stat = rustix::fs::fstatvfs(objects)?;
                 let scale = |blocks: u64| {
                     (u128::from(blocks) * u128::from(stat.f_frsize) / u128::from(unit)) as u64
                 };
@@ -126,9 +130,9 @@ impl Targets {
     /// Makes all objects survive power loss.
     pub fn sync(&self) -> Result<()> {
         let mut seen = HashSet::new();
-        for target in &self.0 {
-            if seen.insert(rustix::fs::fstat(target)?.st_dev) {
-                rustix::fs::syncfs(target)?;
+        for Target { objects, .. } in &self.0 {
+            if seen.insert(rustix::fs::fstat(objects)?.st_dev) {
+                rustix::fs::syncfs(objects)?;
             }
         }
         Ok(())

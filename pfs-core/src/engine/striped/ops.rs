@@ -220,7 +220,7 @@ fn next_hole(file: &File, offset: u64, size: u64) -> Result<u64> {
 }
 
 /// Seeks; none past the last data.
-fn seek_fd(fd: &crate::io::Fd, from: SeekFrom) -> Result<Option<u64>> {
+fn seek_fd(fd: &crate::io::DataFd, from: SeekFrom) -> Result<Option<u64>> {
     // The descriptor's own position is used by nothing.
     match seek(fd, from) {
         Ok(at) => Ok(Some(at)),

@@ -1,0 +1,95 @@
+//! Descriptors of data, and what may be done with them on the spot.
+//!
+//! io_uring tries an operation without waiting first, and leaves it to a thread of the kernel where
+//! a file system cannot promise that. tmpfs promises nothing, though it never waits for a device: each
+//! operation would wake a thread. So what is in memory is read and written with a system call.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::fs::fstatfs;
+use rustix::io::Errno;
+
+use super::op::{Kind, Op};
+use super::Fd;
+
+/// What waits for the storage behind a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Nothing: it is memory.
+    Memory,
+    /// What is not cached.
+    Device,
+}
+
+/// File systems that are memory: their magic numbers in `statfs(2)`.
+const MEMORY_MAGIC: [u64; 2] = [
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+];
+
+impl Storage {
+    /// The storage of the file system that `fd` is on.
+    pub fn of(fd: impl AsFd) -> Storage {
+        match fstatfs(fd) {
+            Ok(stat) if MEMORY_MAGIC.contains(&(stat.f_type as u64)) => Storage::Memory,
+            _ => Storage::Device,
+        }
+    }
+}
+
+/// A descriptor to read and write data with, shared by all who use it; closed when the last of them
+/// lets go.
+#[derive(Clone, Debug)]
+pub struct DataFd {
+    fd: Fd,
+    storage: Storage,
+}
+
+impl DataFd {
+    /// A descriptor of data on `storage`.
+    pub fn new(fd: OwnedFd, storage: Storage) -> DataFd {
+        let fd = Arc::new(fd);
+        DataFd { fd, storage }
+    }
+
+    pub(super) fn as_raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Whether what is done with it never waits.
+    pub(super) fn is_memory(&self) -> bool {
+        self.storage == Storage::Memory
+    }
+}
+
+impl AsFd for DataFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Does as much of `op` as one system call takes. The result is that of a completion.
+pub(super) fn call(op: &Op) -> i32 {
+    let (list, count) = op.rest();
+    let (fd, count, at) = (op.fd.as_raw(), count as i32, op.at() as i64);
+    // SAFETY: the list is the operation's own, and the memory it names the promise of who started it
+    // (`Io::read`).
+    let done = unsafe {
+        match op.kind {
+            Kind::Read => libc::preadv(fd, list, count, at),
+            Kind::Write => libc::pwritev(fd, list, count, at),
+            Kind::Append => libc::pwritev2(fd, list, count, 0, libc::RWF_APPEND),
+            Kind::Fsync { datasync: false } => libc::fsync(fd) as isize,
+            Kind::Fsync { datasync: true } => libc::fdatasync(fd) as isize,
+            Kind::Fallocate { mode, len } => libc::fallocate(fd, mode, at, len as i64) as isize,
+        }
+    };
+    match done {
+        -1 => -std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(Errno::IO.raw_os_error()),
+        // A call moves at most 2 GiB.
+        done => done as i32,
+    }
+}
