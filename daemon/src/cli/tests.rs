@@ -54,6 +54,7 @@ fn todays_dialect() {
             flock: true,
             sandbox: Sandbox::Chroot,
             thread_pool_size: Some(8),
+            poll_limit: Duration::from_micros(20),
             rlimit_nofile: Some(4096),
             log_level: LevelFilter::Debug,
             state_fd: None,

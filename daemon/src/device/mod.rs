@@ -14,6 +14,7 @@ mod vring;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pfs_core::io::Pool;
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -66,6 +67,8 @@ pub struct DeviceConfig {
     pub request_queues: u16,
     /// Threads for blocking calls, shared by all queues.
     pub pool: Arc<Pool>,
+    /// How long a queue's worker may look for work before it sleeps; zero for not at all.
+    pub poll_limit: Duration,
     /// A memfd from [`InflightLog::create`] if requests in flight shall outlive the process.
     pub inflight: Option<OwnedFd>,
 }
@@ -77,6 +80,7 @@ type Starter = Box<dyn Fn(Start) -> Result<Handle, worker::Error> + Send + Sync>
 struct Shared {
     starter: Starter,
     pool: Arc<Pool>,
+    poll_limit: Duration,
     inflight: Option<Arc<InflightLog>>,
     config_space: Option<Vec<u8>>,
     /// Virtio features that the driver took.
@@ -120,6 +124,7 @@ impl Device {
         let shared = Shared {
             starter: Box::new(move |start| worker::spawn(service.clone(), start)),
             pool: config.pool,
+            poll_limit: config.poll_limit,
             inflight: inflight.transpose()?.map(Arc::new),
             config_space: config_space.transpose()?,
             features: AtomicU64::new(0),

@@ -87,6 +87,7 @@ fn setup() -> Setup {
         tag: Some("my tag".to_owned()),
         request_queues: 3,
         pool: Pool::new(4).unwrap(),
+        poll_limit: Duration::ZERO,
         inflight: None,
     };
     let device = Device::new(Arc::new(Echo), config).unwrap();

@@ -104,6 +104,7 @@ impl Ring {
                 generation: self.shared.generation.clone(),
             },
             pool: self.shared.pool.clone(),
+            poll_limit: self.shared.poll_limit,
             inflight: self.shared.inflight.clone(),
             left: state.left.take(),
         };

@@ -113,6 +113,7 @@ pub fn serve(options: &Options) -> Result<(), Error> {
             tag: options.tag.clone(),
             request_queues: REQUEST_QUEUES,
             pool,
+            poll_limit: options.poll_limit,
             inflight: opened.inflight,
         },
     )?;

@@ -1,6 +1,7 @@
 //! One virtqueue (split ring; virtio 1.2, 2.7): the only thing in the daemon that touches rings.
 //!
 //! - [`memory`]: the guest's memory, and where its bytes are.
+//! - [`ring`]: the available and the used ring.
 //! - [`descriptor`]: from a head index to a checked [`Chain`].
 //!
 //! A request is known by its head index, and can be rebuilt from it alone ([`Queue::chain_of`]).
@@ -8,21 +9,18 @@
 
 pub mod descriptor;
 pub mod memory;
+mod ring;
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
-use virtio_queue::{QueueOwnedT, QueueState, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use virtio_queue::QueueState;
 
 use crate::chain::Chain;
 use crate::inflight::crash::{self, Point};
 use crate::inflight::{QueueLog, Recovery};
 pub use descriptor::ChainError;
 pub use memory::Snapshot;
-
-/// `VRING_AVAIL_F_NO_INTERRUPT`: without EVENT_IDX, the driver does not want to be told.
-const AVAIL_F_NO_INTERRUPT: u16 = 1;
+use ring::Ring;
 
 /// What makes a whole ring unusable until the driver sets it up again.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +29,8 @@ pub enum Error {
     Setup(virtio_queue::Error),
     #[error("its rings are not in guest memory")]
     Unmapped,
-    #[error("its rings cannot be accessed: {0}")]
-    Access(virtio_queue::Error),
+    #[error("the driver offers up to {offered} where {next} is next: more than there can be")]
+    Index { offered: u16, next: u16 },
     #[error("the driver names descriptor {head} of a table of {size}")]
     Head { head: u16, size: u16 },
     #[error("the driver offers descriptor {head} again, which is still in use")]
@@ -50,7 +48,7 @@ pub struct Popped {
 
 /// One virtqueue.
 pub struct Queue {
-    ring: virtio_queue::Queue,
+    ring: Ring,
     memory: Rc<Snapshot>,
     indirect: bool,
     log: QueueLog,
@@ -66,33 +64,23 @@ impl Queue {
         memory: Rc<Snapshot>,
         log: QueueLog,
     ) -> Result<(Queue, Option<Vec<u16>>), Error> {
-        let ring = virtio_queue::Queue::try_from(state).map_err(Error::Setup)?;
-        check_mapped(&ring, &memory)?;
         let mut queue = Queue {
-            ring,
+            ring: Ring::new(state, &memory)?,
             memory,
             indirect,
             log,
         };
-        let used = queue
-            .ring
-            .used_idx(queue.memory.guest(), Ordering::Acquire)
-            .map_err(Error::Access)?;
-        let avail = queue
-            .ring
-            .avail_idx(queue.memory.guest(), Ordering::Acquire)
-            .map_err(Error::Access)?;
-        queue.ring.set_next_used(used.0);
-        let offered = (avail - used).0;
-        let Some(Recovery { executed, popped }) = queue.log.start(used.0, offered) else {
+        let used = queue.ring.next_used();
+        let offered = queue.ring.avail_idx().wrapping_sub(used);
+        let Some(Recovery { executed, popped }) = queue.log.start(used, offered) else {
             return Ok((queue, None));
         };
         let in_flight = executed.len() + popped.len();
         queue
             .ring
-            .set_next_avail(used.0.wrapping_add(in_flight as u16));
+            .set_next_avail(used.wrapping_add(in_flight as u16));
         for (head, len) in executed {
-            queue.publish(head, len)?;
+            queue.publish(head, len);
         }
         Ok((queue, Some(popped)))
     }
@@ -119,14 +107,16 @@ impl Queue {
 
     /// Goes on with a new state of guest memory.
     pub fn set_memory(&mut self, memory: Rc<Snapshot>) -> Result<(), Error> {
-        self.memory = memory;
-        check_mapped(&self.ring, &self.memory)
+        let found = self.ring.set_memory(&memory);
+        if found.is_ok() {
+            self.memory = memory;
+        }
+        found
     }
 
     /// Takes the next request from the ring, if there is one, and fills `chain` with it.
     pub fn pop(&mut self, chain: &mut Chain, now_ms: u64) -> Result<Option<Popped>, Error> {
-        let mut offered = self.ring.iter(self.memory.guest()).map_err(Error::Access)?;
-        let Some(head) = offered.next().map(|chain| chain.head_index()) else {
+        let Some(head) = self.ring.pop()? else {
             return Ok(None);
         };
         let size = self.size();
@@ -145,57 +135,44 @@ impl Queue {
 
     /// Fills `chain` from descriptor `head`.
     pub fn chain_of(&self, head: u16, chain: &mut Chain) -> Result<(), ChainError> {
-        let table = (self.ring.desc_table(), self.ring.size());
+        let table = (self.ring.table(), self.ring.size());
         descriptor::walk(&self.memory, table, head, self.indirect, chain)
     }
 
     /// Gives a request back to the driver, with `len` bytes written to it.
-    pub fn complete(&mut self, head: u16, len: u32) -> Result<(), Error> {
+    pub fn complete(&mut self, head: u16, len: u32) {
         self.log.executed(head, len);
         crash::point(Point::AfterExecute);
-        self.publish(head, len)
+        self.publish(head, len);
     }
 
-    fn publish(&mut self, head: u16, len: u32) -> Result<(), Error> {
+    fn publish(&mut self, head: u16, len: u32) {
         self.log.publishing(head);
         crash::point(Point::BeforeAddUsed);
-        self.ring
-            .add_used(self.memory.guest(), head, len)
-            .map_err(Error::Access)?;
+        self.ring.add_used(head, len);
         crash::point(Point::AfterAddUsed);
         self.log.published(head, self.ring.next_used());
-        Ok(())
     }
 
     /// Whether the driver wants to be told of what was completed since this was last asked.
-    pub fn needs_signal(&mut self) -> Result<bool, Error> {
-        let memory = self.memory.guest();
-        let wanted = self.ring.needs_notification(memory);
-        if !wanted.map_err(Error::Access)? {
-            return Ok(false);
-        }
-        if self.ring.event_idx_enabled() {
-            return Ok(true);
-        }
-        let flags: u16 = memory
-            .load(GuestAddress(self.ring.avail_ring()), Ordering::Relaxed)
-            .map_err(|error| Error::Access(virtio_queue::Error::GuestMemory(error)))?;
-        Ok(u16::from_le(flags) & AVAIL_F_NO_INTERRUPT == 0)
+    pub fn needs_signal(&mut self) -> bool {
+        self.ring.needs_signal()
     }
 
     /// Asks the driver not to kick: the ring is being looked at anyway. With EVENT_IDX it does
     /// not until asked to.
-    pub fn disable_kicks(&mut self) -> Result<(), Error> {
-        self.ring
-            .disable_notification(self.memory.guest())
-            .map_err(Error::Access)
+    pub fn disable_kicks(&mut self) {
+        self.ring.disable_kicks();
     }
 
     /// Asks the driver to kick; answers true if requests have come in meanwhile.
     pub fn enable_kicks(&mut self) -> Result<bool, Error> {
-        self.ring
-            .enable_notification(self.memory.guest())
-            .map_err(Error::Access)
+        self.ring.enable_kicks()
+    }
+
+    /// Whether there are requests to pop.
+    pub fn has_more(&mut self) -> Result<bool, Error> {
+        self.ring.has_more()
     }
 
     /// Ends the process's part of the queue: what is in flight is left to the next.
@@ -206,21 +183,6 @@ impl Queue {
     /// Ends the queue in order. The ring is not touched any more.
     pub fn stop(&mut self) {
         self.log.stop();
-    }
-}
-
-/// Checks that all three parts of a ring are mapped, each in one piece (virtio 1.2, 2.7).
-fn check_mapped(ring: &virtio_queue::Queue, memory: &Snapshot) -> Result<(), Error> {
-    let size = u64::from(ring.size());
-    let parts = [
-        (ring.desc_table(), descriptor::DESCRIPTOR_BYTES * size),
-        (ring.avail_ring(), 6 + 2 * size),
-        (ring.used_ring(), 6 + 8 * size),
-    ];
-    let mapped = |(addr, len)| memory.contiguous(addr, len).is_some();
-    match parts.into_iter().all(mapped) {
-        true => Ok(()),
-        false => Err(Error::Unmapped),
     }
 }
 

@@ -6,11 +6,13 @@
 //! nothing waiting but itself.
 //!
 //! - [`control`]: how the device talks to it.
+//! - [`poll`]: how long it looks for work before it sleeps.
 //! - [`serve`]: what it serves requests with.
 //! - [`slots`]: what it has in flight.
 //! - [`start`]: how it is started.
 
 mod control;
+mod poll;
 mod serve;
 mod slots;
 mod start;
@@ -30,6 +32,7 @@ use crate::inflight::{crash, now_ms, QueueLog, REPLAYS_MAX};
 use crate::queue::{self, ChainError, Queue, Snapshot};
 use control::{Command, Control};
 pub use control::{Handle, Left, Stopped, DRAIN_LIMIT, HAND_OVER_LIMIT};
+use poll::Poll;
 use serve::Peek;
 pub use serve::Serve;
 use slots::Slots;
@@ -68,6 +71,7 @@ struct Worker<S: Serve> {
     /// Requests were completed and the driver was not asked if it wants to know.
     unsignalled: bool,
     bad_chains: u64,
+    poll: Poll,
     done: Vec<Done>,
     fired: Vec<u32>,
 }
@@ -104,6 +108,7 @@ impl<S: Serve> Worker<S> {
             armed: true,
             unsignalled: false,
             bad_chains: 0,
+            poll: Poll::new(start.poll_limit),
             done: Vec::new(),
             fired: Vec::new(),
         };
@@ -158,14 +163,30 @@ impl<S: Serve> Worker<S> {
         let more = self.pop_batch();
         self.io.collect(&mut self.done);
         self.finish_done();
-        let wait = if more || self.arm() { Wait::No } else { wait };
-        // The place for a short poll before sleeping, once measured.
+        let wait = match more || self.look(wait) || self.arm() {
+            true => Wait::No,
+            false => wait,
+        };
         if let Err(error) = self.io.turn(wait, &mut self.done, &mut self.fired) {
             log::error!("queue {}: {error}; trying again", self.index);
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
+        self.poll.slept();
         self.fired.clear();
         self.finish_done();
+    }
+
+    /// Looks for more to do before sleeping, as long as that is worth it.
+    fn look(&mut self, wait: Wait) -> bool {
+        if wait == Wait::No || !self.serving() {
+            return false;
+        }
+        // What was asked for is on its way meanwhile; an error shows in the turn that follows.
+        let _ = self.io.submit();
+        let (queue, io) = (&mut self.queue, &mut self.io);
+        // A broken ring is something to do, too.
+        self.poll
+            .look(|| io.has_news() || queue.has_more().unwrap_or(true))
     }
 
     /// Whether requests may be popped.
@@ -177,8 +198,7 @@ impl<S: Serve> Worker<S> {
     fn pop_batch(&mut self) -> bool {
         if self.armed && self.serving() {
             self.armed = false;
-            let disabled = self.queue.disable_kicks();
-            self.check(disabled);
+            self.queue.disable_kicks();
         }
         let now_ms = now_ms();
         let mut bytes = 0;
@@ -281,8 +301,7 @@ impl<S: Serve> Worker<S> {
     fn complete(&mut self, head: u16, len: u32) {
         if !self.dead {
             self.unsignalled = true;
-            let completed = self.queue.complete(head, len);
-            self.check(completed);
+            self.queue.complete(head, len);
         }
     }
 
@@ -305,8 +324,7 @@ impl<S: Serve> Worker<S> {
             return;
         }
         self.unsignalled = false;
-        let wanted = self.queue.needs_signal();
-        if self.check(wanted) == Some(true) {
+        if self.queue.needs_signal() {
             self.call();
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{mpsc, Arc};
+use std::time::Duration;
 
 use pfs_core::io::{Fd, Pool};
 use virtio_queue::QueueState;
@@ -49,6 +50,8 @@ pub struct Start {
     pub call: Option<Fd>,
     pub memory: Memory,
     pub pool: Arc<Pool>,
+    /// How long it may look for work before it sleeps; zero for not at all.
+    pub poll_limit: Duration,
     /// Where requests in flight are recorded, if the records shall outlive the process.
     pub inflight: Option<Arc<InflightLog>>,
     /// What the last worker of the queue left in it.

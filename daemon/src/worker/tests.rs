@@ -128,6 +128,7 @@ fn start(driver: &Driver, base: u16, kick: &Fd, call: Option<Fd>) -> Start {
     let mut state = driver.state(true);
     state.next_avail = base;
     Start {
+        poll_limit: Duration::ZERO,
         index: 1,
         state,
         indirect: true,

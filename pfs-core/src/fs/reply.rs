@@ -150,6 +150,11 @@ impl Mailbox {
         }
     }
 
+    /// Whether another thread has left something.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
     /// Takes all answers given so far into `into`; answers the work handed in. To be called on
     /// the mailbox's own thread.
     pub(crate) fn collect(&self, into: &mut Vec<Done>) -> Vec<Task> {

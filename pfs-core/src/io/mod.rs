@@ -227,6 +227,23 @@ impl Io {
         entered
     }
 
+    /// Submits what was asked for.
+    pub fn submit(&mut self) -> Result<(), Error> {
+        self.enter(Wait::No)
+    }
+
+    /// Whether a [`turn`](Io::turn) would find something, as far as that can be seen without a
+    /// system call.
+    pub fn has_news(&mut self) -> bool {
+        self.mailbox.is_full() || !self.ring.completion().is_empty() || self.wants_entering()
+    }
+
+    /// Whether the kernel has something to take, or to post, which it does on entering the ring.
+    fn wants_entering(&mut self) -> bool {
+        let submission = self.ring.submission();
+        !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
+    }
+
     /// Collects the requests that were answered on this thread or left in its mailbox.
     pub fn collect(&mut self, done: &mut Vec<Done>) {
         loop {
@@ -241,10 +258,8 @@ impl Io {
     }
 
     fn enter(&mut self, wait: Wait) -> Result<(), Error> {
-        let queued = !self.ring.submission().is_empty();
         let result = match wait {
-            // Completions of the ring's task work are only posted on entering it.
-            Wait::No if !queued && self.in_flight == 0 => return Ok(()),
+            Wait::No if !self.wants_entering() => return Ok(()),
             // SAFETY: no argument is passed; see `push` for the entries.
             Wait::No => unsafe {
                 let count = self.ring.submission().len() as u32;
@@ -455,11 +470,13 @@ fn new_ring() -> std::io::Result<IoUring> {
         builder.build(RING_ENTRIES)
     };
     build(|b| {
-        b.setup_single_issuer().setup_defer_taskrun();
+        b.setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag();
     })
     .or_else(|_| {
         build(|b| {
-            b.setup_coop_taskrun();
+            b.setup_coop_taskrun().setup_taskrun_flag();
         })
     })
     .or_else(|_| build(|_| ()))
