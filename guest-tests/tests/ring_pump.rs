@@ -13,11 +13,14 @@ const BLOCKS: usize = 512;
 
 #[test]
 fn what_is_written_from_slots_is_read_into_them() {
-    for poll in [Duration::ZERO, Duration::from_millis(1)] {
-        let volume = Volume::striped();
-        let mut mount = volume.mount();
+    let volume = Volume::striped();
+    let mut mount = volume.mount();
+    for (name, poll) in [
+        ("sleeps", Duration::ZERO),
+        ("looks", Duration::from_millis(1)),
+    ] {
         let fs = mount.fs();
-        let (_, file) = fs.create(ROOT_ID, "file", 0o644, libc::O_RDWR).unwrap();
+        let (_, file) = fs.create(ROOT_ID, name, 0o644, libc::O_RDWR).unwrap();
         let bytes = Noise::new(5).bytes(BLOCK * BLOCKS);
         let block = |number: usize| &bytes[number * BLOCK..][..BLOCK];
         let mut pump = Pump::new(fs, DEPTH, BLOCK, poll).unwrap();

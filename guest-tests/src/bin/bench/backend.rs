@@ -74,6 +74,15 @@ impl Pinning {
         let (driver, daemon) = (*cpus.first()?, *cpus.last()?);
         (driver != daemon).then_some(Pinning { driver, daemon })
     }
+
+    /// The first CPU for all.
+    pub fn together() -> Option<Pinning> {
+        let cpu = *cpu::available().first()?;
+        Some(Pinning {
+            driver: cpu,
+            daemon: cpu,
+        })
+    }
 }
 
 /// What all daemons are started with.

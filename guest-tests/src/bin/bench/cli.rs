@@ -124,9 +124,25 @@ pub struct Common {
     #[arg(long)]
     pub no_pin: bool,
 
+    /// Let the driver and the daemons share a CPU; the driver then sleeps at once
+    #[arg(long, conflicts_with = "no_pin")]
+    pub one_cpu: bool,
+
     /// How long the driver looks for answers before it sleeps, in microseconds
-    #[arg(long, value_name = "US", default_value_t = 50)]
+    #[arg(
+        long,
+        value_name = "US",
+        default_value_t = 50,
+        conflicts_with = "one_cpu"
+    )]
     pub driver_poll_us: u64,
+
+    /// With one operation at a time, how long the driver takes to send the next, in microseconds
+    ///
+    /// In a guest these are its interrupt, scheduler and program. A daemon that does not wait for
+    /// requests by looking for them sleeps meanwhile.
+    #[arg(long, value_name = "US", default_value_t = 5)]
+    pub think_us: u64,
 
     /// One more option for our daemon, such as --daemon-option=--cache=never
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
@@ -137,18 +153,24 @@ impl Common {
     pub fn setup(&self) -> Setup {
         Setup {
             dir: self.dir.clone(),
-            pinning: match self.no_pin {
-                true => None,
-                false => Pinning::pick(),
+            pinning: match (self.no_pin, self.one_cpu) {
+                (true, _) => None,
+                (_, true) => Pinning::together(),
+                _ => Pinning::pick(),
             },
             options: self.daemon_option.clone(),
         }
     }
 
     pub fn pace(&self, duration: Duration) -> Pace {
+        let poll_us = match self.one_cpu {
+            true => 0,
+            false => self.driver_poll_us,
+        };
         Pace {
             duration,
-            poll: Duration::from_micros(self.driver_poll_us),
+            poll: Duration::from_micros(poll_us),
+            think: Duration::from_micros(self.think_us),
         }
     }
 }
@@ -197,6 +219,7 @@ mod tests {
             ["compare", "--seconds=-1"],
             ["compare", "--seconds=x"],
             ["compare", "--rounds=0"],
+            ["compare", "--think-us=-1"],
         ] {
             let kind = parse(&args).unwrap_err().kind();
             assert!(

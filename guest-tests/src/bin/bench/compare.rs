@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::backend::{Backend, Kind, Setup};
+use crate::backend::{Backend, Kind, Pinning, Setup};
 use crate::error::Error;
 use crate::rows::Row;
 use crate::slice::{self, Pace, Slice};
@@ -13,8 +13,8 @@ use crate::stats::{median, Ratio};
 pub struct Settings {
     pub rounds: u32,
     pub pace: Pace,
-    /// Whether driver and daemons have a CPU each.
-    pub pinned: bool,
+    /// Which CPUs the driver and the daemons are bound to.
+    pub pinning: Option<Pinning>,
     /// Whether volumes are on a file system in memory.
     pub in_memory: bool,
 }

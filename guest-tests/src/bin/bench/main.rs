@@ -104,7 +104,7 @@ fn measure(
     let settings = Settings {
         rounds,
         pace,
-        pinned: setup.pinning.is_some(),
+        pinning: setup.pinning,
         in_memory: setup.is_in_memory()?,
     };
     let start = |&kind| Backend::start(kind, &setup);

@@ -23,6 +23,8 @@ pub struct Pace {
     pub duration: Duration,
     /// How long the driver looks at the used ring before it sleeps.
     pub poll: Duration,
+    /// With one operation at a time: how long the driver takes from an answer to the next request.
+    pub think: Duration,
 }
 
 /// What one slice measured.
@@ -126,6 +128,7 @@ fn pump(
     let mut pump = Pump::new(client, row.depth, row.data_len, pace.poll)?;
     let start = Instant::now();
     let mut now = start;
+    let mut sent = start;
     let mut units = 0;
     let mut operations = 0_u32;
     for slot in 0..row.depth {
@@ -139,10 +142,11 @@ fn pump(
         units += done;
         operations = operations.wrapping_add(1);
         if measures_latency {
-            let before = std::mem::replace(&mut now, Instant::now());
+            now = Instant::now();
             if latencies_ns.len() < LATENCIES_MAX {
-                latencies_ns.push((now - before).as_nanos() as f64);
+                latencies_ns.push((now - sent).as_nanos() as f64);
             }
+            sent = think(now, pace.think);
         } else if operations % OPERATIONS_PER_CLOCK_READ == 0 {
             now = Instant::now();
         }
@@ -160,6 +164,17 @@ fn pump(
         latency: median(&mut latencies_ns).map(|ns| Duration::from_nanos(ns as u64)),
         context_switches: 0,
     })
+}
+
+/// Lets time pass as a guest's interrupt, scheduler and program do; when that was over.
+fn think(since: Instant, duration: Duration) -> Instant {
+    loop {
+        let now = Instant::now();
+        if now - since >= duration {
+            return now;
+        }
+        std::hint::spin_loop();
+    }
 }
 
 /// Runs the bare system calls for the same work; the CPU time is this thread's.
