@@ -38,7 +38,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Compare {
-    /// Only workloads with this in their name; can be given several times
+    /// Only the workload of this name, or those with this in their name; can be given several times
     #[arg(long, value_name = "NAME")]
     pub workload: Vec<String>,
 

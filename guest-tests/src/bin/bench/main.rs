@@ -56,7 +56,7 @@ fn explain(error: &dyn std::error::Error) -> String {
 }
 
 fn compare(args: &Compare) -> Result<(), Error> {
-    let rows = rows_named(&args.workload)?;
+    let rows = rows::named(&args.workload)?;
     let pace = args.common.pace(args.seconds);
     let measured = measure(&rows, &args.backend, args.rounds, pace, &args.common)?;
     measured.write(&args.output)
@@ -149,15 +149,6 @@ fn run(args: &Run) -> Result<(), Error> {
 
 fn list() -> Result<(), Error> {
     ROWS.iter().try_for_each(|row| print(row.name))
-}
-
-fn rows_named(names: &[String]) -> Result<Vec<&'static Row>, Error> {
-    let matches = |name: &String| ROWS.iter().any(|row| row.name.contains(name.as_str()));
-    if let Some(name) = names.iter().find(|name| !matches(name)) {
-        return Err(Error::NoRow(name.clone()));
-    }
-    let wanted = |row: &&Row| names.is_empty() || names.iter().any(|n| row.name.contains(n));
-    Ok(ROWS.iter().filter(wanted).collect())
 }
 
 fn print(text: &str) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The rows of the table: which workload, how many operations at once, and what is to be reached.
 
+use crate::error::Error;
 use crate::workloads::data::{Access, Data};
 use crate::workloads::dirs::Listing;
 use crate::workloads::files::{Files, Sequence};
@@ -201,6 +202,27 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// Those with one of the names, or with it in their name if none has exactly that; all of them
+/// for no name.
+pub fn named(names: &[String]) -> Result<Vec<&'static Row>, Error> {
+    let mut wanted = vec![names.is_empty(); ROWS.len()];
+    for name in names {
+        let is_a_name = ROWS.iter().any(|row| row.name == name);
+        let matches = |row: &Row| match is_a_name {
+            true => row.name == name,
+            false => row.name.contains(name.as_str()),
+        };
+        if !ROWS.iter().any(matches) {
+            return Err(Error::NoRow(name.clone()));
+        }
+        for (row, wanted) in ROWS.iter().zip(&mut wanted) {
+            *wanted |= matches(row);
+        }
+    }
+    let rows = ROWS.iter().zip(wanted).filter(|(_, wanted)| *wanted);
+    Ok(rows.map(|(row, _)| row).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -211,5 +233,20 @@ mod tests {
     fn names_differ() {
         let names: BTreeSet<_> = ROWS.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), ROWS.len());
+    }
+
+    #[test]
+    fn a_whole_name_is_one_row_and_a_part_is_all_that_have_it() {
+        let named = |names: &[&str]| -> Vec<&str> {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            named(&names).unwrap().iter().map(|row| row.name).collect()
+        };
+        assert_eq!(named(&["getattr-d1"]), ["getattr-d1"]);
+        assert!(named(&["getattr"]).contains(&"lookup-getattr-d16"));
+        assert_eq!(
+            named(&["getattr-d16", "getattr-d1"]),
+            ["getattr-d1", "getattr-d16"]
+        );
+        assert_eq!(named(&[]).len(), ROWS.len());
     }
 }
