@@ -118,6 +118,9 @@ pub trait FileData: Send + Sync + 'static {
     /// Completes attributes that the tree does not know. Runs on the worker.
     fn complete_attr(&self, _tree: &Tree, _node: NodeId, _attr: &mut Attr) {}
 
+    /// A requester has set attributes of `inode`, extended ones among them.
+    fn attributes_set(&self, _tree: &Tree, _inode: &Inode) {}
+
     /// Whether `name` is an attribute that the engine itself answers, by the methods below.
     fn is_virtual_xattr(&self, name: &XattrName) -> bool {
         let rest = name.as_c_str().to_bytes().strip_prefix(b"user.pfs.layout");

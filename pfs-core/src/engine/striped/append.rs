@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use super::inode::open_again;
 use super::lock::Kind;
-use super::transfer::{prepare, Write};
+use super::prepare::prepare;
+use super::transfer::Write;
 use super::{copy, size, File};
 use crate::fs::{Errno, Intent, IntentLog, Mailbox, Reply, Result, Slices};
 use crate::io::Io;

@@ -3,7 +3,7 @@
 use rustix::io::{pread, pwrite};
 
 use super::inode::Stripe;
-use super::transfer::prepare;
+use super::prepare::prepare;
 use super::{size, File};
 use crate::fs::{Errno, Result};
 use crate::tree::attrs::size_fd;

@@ -10,6 +10,7 @@ use rustix::time::{clock_gettime, ClockId};
 
 use super::file_layout::{self, FileLayout};
 use super::lock::{try_lock, wait_lock, Byte, Kind};
+use super::prepare::Look;
 use super::record::Record;
 use super::Volume;
 use crate::fs::{Attr, Errno, Result, Timestamp};
@@ -45,6 +46,8 @@ pub(super) struct StripedInode {
     changing: Mutex<()>,
     /// How often the size was extended, each time with a block in the inode to carry it.
     pub extended: AtomicU32,
+    /// What a write last found.
+    pub last_look: Mutex<Option<Look>>,
     /// When a read was last made known to the inode's access time, in seconds.
     access_noted_s: AtomicI64,
 }
@@ -79,6 +82,7 @@ impl StripedInode {
             pin: OnceLock::new(),
             changing: Mutex::new(()),
             extended: AtomicU32::new(0),
+            last_look: Mutex::new(None),
             access_noted_s: AtomicI64::new(0),
         }
     }

@@ -11,6 +11,7 @@
 //!   its guard.
 //! - [`transfer`]: reads and writes. [`append`]: who gets which place. [`ops`]: truncate, seek,
 //!   allocate; [`copy`]. [`size`]: what keeps truncations and writes apart.
+//!   [`prepare`]: what a write does to the inode.
 //! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
 //!   [`limits`]: setting how much a volume may hold.
 //!
@@ -42,6 +43,7 @@ mod names;
 mod objects;
 mod ops;
 mod orphans;
+mod prepare;
 mod reaper;
 mod record;
 mod size;
@@ -59,6 +61,7 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::{DataFd, Io};
 use crate::layout::Layout;
+use crate::sync::lock;
 use crate::tree::proc::ProcFd;
 use crate::tree::{Append, Budget, FileData, Inode, Stat, Tree, XattrChange};
 use crate::volume::{OpenVolume, Usage, VolumeKind};
@@ -290,6 +293,13 @@ impl FileData for Striped {
             .and_then(|text| Record::parse(&text));
         if let Ok(record) = record {
             attr.blocks += self.shared.targets.blocks(&record);
+        }
+    }
+
+    fn attributes_set(&self, tree: &Tree, inode: &Inode) {
+        let ino = tree.shown_ino(inode.ino, inode.dev);
+        if let Some(inode) = self.inodes.get(ino) {
+            *lock(&inode.last_look) = None;
         }
     }
 

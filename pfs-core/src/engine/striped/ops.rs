@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{fallocate as alloc, ftruncate, seek, FallocateFlags, SeekFrom};
 
 use super::lock::Kind;
+use super::prepare::touch;
 use super::record::Record;
-use super::transfer::touch;
 use super::{size, File, Volume};
 use crate::crash;
 use crate::fs::{Errno, Result};

@@ -3,18 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use rustix::fs::{
-    statx, utimensat, AtFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
-};
-use rustix::time::{clock_gettime, ClockId};
-
 use super::lock::Kind;
+use super::prepare::prepare;
 use super::{size, File};
 use crate::fs::{Errno, Reply, Result, Slices};
 use crate::io::{Io, Then};
 use crate::layout::Layout;
 use crate::striper;
-use crate::tree::attrs::{drop_capability, size_fd};
+use crate::tree::attrs::size_fd;
 
 /// Names the part of a join that is in the inode; objects have their own numbers.
 const INODE_PART: u64 = u64::MAX;
@@ -250,39 +246,6 @@ impl Write {
         });
         io.seal(join);
     }
-}
-
-/// Whether a write that ends at `end` is within the size. Makes of the inode's privileges and, if so,
-/// of its times what the write makes of them: the kernel that keeps the inode does not see it.
-pub(super) fn prepare(file: &File, end: u64) -> Result<bool> {
-    drop_capability(&file.meta)?;
-    let mask = StatxFlags::SIZE | StatxFlags::MTIME;
-    let stat = statx(&file.meta, c"", AtFlags::EMPTY_PATH, mask)?;
-    if end > stat.stx_size {
-        return Ok(false);
-    }
-    // As the kernel does: a time within the same tick of the clock is not written again.
-    let now = clock_gettime(ClockId::RealtimeCoarse);
-    let changed = (stat.stx_mtime.tv_sec, i64::from(stat.stx_mtime.tv_nsec));
-    if changed < (now.tv_sec, now.tv_nsec) || changed.0 > now.tv_sec + 1 {
-        touch(file)?;
-    }
-    Ok(true)
-}
-
-/// Sets the modification time to now.
-pub(super) fn touch(file: &File) -> Result<()> {
-    let times = Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
-    };
-    utimensat(&file.meta, c"", &times, AtFlags::EMPTY_PATH)
 }
 
 /// Makes the file survive power loss: its inode, its objects, and the names of new ones.

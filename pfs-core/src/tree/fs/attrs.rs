@@ -56,6 +56,7 @@ impl<D: FileData> Shared<D> {
     /// Sets all but the size, and answers what the inode then is.
     fn set_and_get(&self, inode: &Inode, set: &SetAttr, may_wait: bool) -> Result<Attr> {
         self.tree.set_attr(inode, set, may_wait)?;
+        self.data.attributes_set(&self.tree, inode);
         self.attr(inode)
     }
 }

@@ -25,7 +25,9 @@ impl<D: FileData> Shared<D> {
         if tree.is_mapped() && is_acl(name) {
             return self.change_acl(req, inode, name, Some((value, how)), reply);
         }
-        reply.send(tree.set_guest_xattr(req.intent, &inode, name, value, how));
+        let set = tree.set_guest_xattr(req.intent, &inode, name, value, how);
+        self.data.attributes_set(tree, &inode);
+        reply.send(set);
     }
 
     pub(super) fn getxattr(&self, node: NodeId, name: &XattrName, reply: Reply<Vec<u8>>) {

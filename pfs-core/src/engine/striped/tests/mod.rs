@@ -2,7 +2,7 @@
 //!
 //! - `model`: a file is a vector of bytes, whatever way it lies on inode and objects.
 //! - `place`: where data lies on disk. `sharing`: several daemons at once.
-//! - `orphans`: files without a name. `replay`: appends that are executed again.
+//! - `prepare`: what writes do to the inode. `orphans`: files without a name. `replay`: appends that are executed again.
 
 mod check;
 mod layouts;
@@ -10,6 +10,7 @@ mod limits;
 mod model;
 mod orphans;
 mod place;
+mod prepare;
 mod replay;
 mod sharing;
 

@@ -1,0 +1,72 @@
+//! What a write within the size does to the inode, whose kernel does not see it: capabilities go, and
+//! times change.
+//!
+//! Linux stamps times by a clock that ticks every few milliseconds, and writes none twice within a
+//! tick. So neither is the inode looked at twice: many small writes cost the system calls of one.
+//! What others do to it within the tick of the last look comes as if after the write, but for
+//! truncations, which are counted.
+
+use rustix::fs::{
+    statx, utimensat, AtFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+};
+use rustix::time::{clock_gettime, ClockId};
+
+use super::File;
+use crate::fs::Result;
+use crate::sync::lock;
+use crate::tree::attrs::drop_capability;
+
+/// What a write found, and left, when it looked at the inode.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    /// The clock's time, in seconds and nanoseconds.
+    tick: (i64, i64),
+    truncations: u64,
+    size: u64,
+}
+
+/// Whether a write that ends at `end` is within the size. Makes of the inode's privileges and, if so,
+/// of its times what the write makes of them.
+pub(super) fn prepare(file: &File, end: u64) -> Result<bool> {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let tick = (now.tv_sec, now.tv_nsec);
+    // Before the size is looked at.
+    let truncations = file.inode.truncations();
+    let mut last = lock(&file.inode.last_look);
+    let stands = |look: &Look| look.tick == tick && look.truncations == truncations;
+    if last.is_some_and(|look| stands(&look) && end <= look.size) {
+        return Ok(true);
+    }
+    drop_capability(&file.meta)?;
+    let mask = StatxFlags::SIZE | StatxFlags::MTIME;
+    let stat = statx(&file.meta, c"", AtFlags::EMPTY_PATH, mask)?;
+    if end > stat.stx_size {
+        return Ok(false);
+    }
+    // As the kernel does: a time within the same tick of the clock is not written again.
+    let changed = (stat.stx_mtime.tv_sec, i64::from(stat.stx_mtime.tv_nsec));
+    if changed < tick || changed.0 > now.tv_sec + 1 {
+        touch(file)?;
+    }
+    *last = Some(Look {
+        tick,
+        truncations,
+        size: stat.stx_size,
+    });
+    Ok(true)
+}
+
+/// Sets the modification time to now.
+pub(super) fn touch(file: &File) -> Result<()> {
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        },
+    };
+    utimensat(&file.meta, c"", &times, AtFlags::EMPTY_PATH)
+}
