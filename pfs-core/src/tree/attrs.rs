@@ -24,6 +24,14 @@ pub fn stat_name(dir: impl AsFd, name: &Name) -> Result<Stat> {
     statx(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW, mask).map(|stat| stat_of(&stat))
 }
 
+/// The inode number of what `fd` refers to, and the device that it is on.
+pub(super) fn number_fd(fd: impl AsFd) -> Result<(u64, u64)> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, c"", flags, StatxFlags::INO)?;
+    let dev = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    Ok((stat.stx_ino, dev))
+}
+
 /// The size in bytes of what `fd` refers to.
 pub fn size_fd(fd: impl AsFd) -> Result<u64> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;

@@ -182,8 +182,8 @@ pub trait FileData: Send + Sync + 'static {
         tree.link_inode(inode, dir, name)
     }
 
-    /// Whether files that are made without a name are to be
-    /// [kept](Self::keep_nameless) for the next process.
+    /// Whether files without a name may have to be [kept](Self::keeps), those that are made so
+    /// [for the next process](Self::keep_nameless).
     fn keeps_nameless(&self) -> bool {
         false
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{linkat, openat, AtFlags, Mode, OFlags, RenameFlags};
 
-use super::attrs::stat_name;
+use super::attrs::{number_fd, stat_name};
 use super::budget::Charge;
 use super::ownership::New;
 use super::proc::FdName;
@@ -28,6 +28,8 @@ pub enum Removal {
     Done { ino: u64 },
     /// It is this one.
     Of(Stat),
+    /// Nobody has looked.
+    Unknown,
 }
 
 /// For whom, and with what memory of an earlier try, a name is made.
@@ -96,6 +98,21 @@ impl Tree {
         let path = self.proc.open_fd(fd, OFlags::PATH | OFlags::CLOEXEC)?;
         let stat = self.stat(&path)?;
         self.entry(path, &stat)
+    }
+
+    /// Takes one lookup on the file that `fd` has open, and that was just made as `name` in `dir`.
+    pub(super) fn entry_made(&self, dir: impl AsFd, name: &Name, fd: &OwnedFd) -> Result<Entry> {
+        // Half the price of a descriptor by way of /proc.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = openat(dir, name.as_c_str(), flags, Mode::empty());
+        let found = path.and_then(|path| Ok((self.stat(&path)?, path)));
+        if let Ok((stat, path)) = found {
+            if number_fd(fd)? == (stat.ino, stat.dev) {
+                return self.entry(path, &stat);
+            }
+        }
+        // Another has removed the name by now, or put something else there.
+        self.entry_of(fd)
     }
 
     /// The target of a symbolic link.
@@ -167,13 +184,17 @@ impl Tree {
         self.enter(&parent.fd, name)
     }
 
-    /// Begins to remove `name` in `dir`, and says what it is.
+    /// Begins to remove `name` in `dir`, and says what it is, if that is `wanted`.
     pub fn begin_remove(
         &self,
         log: Option<&dyn IntentLog>,
         dir: &Inode,
         name: &Name,
+        wanted: bool,
     ) -> Result<Removal> {
+        if log.is_none() && !wanted {
+            return Ok(Removal::Unknown);
+        }
         let stat = stat_name(&dir.fd, name);
         let now = stat.map(|stat| stat.ino);
         match log.map(|log| (log, log.replayed())) {
@@ -274,7 +295,7 @@ impl Tree {
         for _ in 0..16 {
             match self.make_charged(&parent, name, &new, open_flags, &mut charge) {
                 Ok(fd) => {
-                    let entry = self.entry_of(&fd)?;
+                    let entry = self.entry_made(&parent.fd, name, &fd)?;
                     return Ok(CreatedFile {
                         entry,
                         fd,

@@ -316,7 +316,7 @@ fn replay_in(open: fn(&Path) -> Tree) {
     assert!(dir.path().join("b").exists());
 
     let log = Log::default();
-    let begin = |log: &Log| tree.begin_remove(Some(log), &top, b);
+    let begin = |log: &Log| tree.begin_remove(Some(log), &top, b, true);
     assert!(matches!(begin(&log), Ok(Removal::Of(_))));
     std::fs::remove_dir(dir.path().join("b")).unwrap();
     assert!(matches!(begin(&log.replay()), Ok(Removal::Done { .. })));
@@ -425,4 +425,23 @@ fn a_mapped_change_waits_for_anothers() {
         waits.join().unwrap().unwrap();
     });
     assert_eq!(tree.attr(&root).unwrap().mode & 0o7777, 0o711);
+}
+
+#[test]
+fn a_made_file_whose_name_means_another_is_still_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path());
+    let root = tree.inode(NodeId::ROOT).unwrap();
+    let made = |text: &str| OwnedFd::from(std::fs::File::create(dir.path().join(text)).unwrap());
+    let (file, gone) = (made("f"), made("gone"));
+    std::fs::remove_file(dir.path().join("gone")).unwrap();
+    let entry = |text: &str, fd: &OwnedFd| {
+        let name = name(text);
+        let name = Name::new(&name).unwrap();
+        tree.entry_made(&root.fd, name, fd).unwrap().attr.ino
+    };
+    let number = |fd: &OwnedFd| attrs::stat_fd(fd).unwrap().ino;
+    assert_eq!(entry("f", &file), number(&file));
+    assert_eq!(entry("f", &gone), number(&gone));
+    assert_eq!(entry("gone", &gone), number(&gone));
 }

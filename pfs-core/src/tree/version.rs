@@ -12,10 +12,13 @@
 //!   the data was there learns that it was none. As `CLOSED_MS` is the shorter, one that finds
 //!   the change time settled finds all data that closed writers wrote.
 //!
+//! A change that is made here is known without a look at the inode: its change time is not before the
+//! moment when the change began.
+//!
 //! What a version says of the cache holds from the moment the requester has acted on the answer
 //! to its open, which is certain only once it uses the handle: see [`Inode::confirm`].
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::Mutex;
 
 use rustix::fs::{
@@ -62,22 +65,46 @@ pub struct Version {
 pub(super) struct Changes {
     /// All that the requester has cached is of this version or later.
     cached: Mutex<Option<Version>>,
-    /// It was written since its change time was last seen to.
-    written: AtomicBool,
+    /// When the first write began since its change time was last seen to, in ms: [`NEVER`] for
+    /// none, [`UNKNOWN`] where there may have been one.
+    written_ms: AtomicI64,
+    /// When a change last began here, in ms.
+    changed_ms: AtomicI64,
     /// Writes under way.
     writing: AtomicU32,
 }
 
+/// No write.
+const NEVER: i64 = 0;
+/// A write that nobody here has seen begin: long ago.
+const UNKNOWN: i64 = 1;
+
 impl Inode {
     /// A write begins; its reply is to be [watched](Watch) by the inode.
     pub(super) fn begin_write(&self) {
-        self.changes.writing.fetch_add(1, Ordering::SeqCst);
-        self.changes.written.store(true, Ordering::SeqCst);
+        let (changes, now) = (&self.changes, coarse_now_ms());
+        changes.writing.fetch_add(1, Ordering::SeqCst);
+        let first = changes.written_ms.load(Ordering::SeqCst) == NEVER;
+        if first {
+            // Where another was first, it is that one's.
+            let order = (Ordering::SeqCst, Ordering::SeqCst);
+            let _ = changes
+                .written_ms
+                .compare_exchange(NEVER, now, order.0, order.1);
+        }
+        changes.changed_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// It was made just now.
+    pub(super) fn was_made(&self) {
+        self.changes
+            .changed_ms
+            .store(coarse_now_ms(), Ordering::Relaxed);
     }
 
     /// It may have been written by a process before this one.
     pub(super) fn assume_written(&self) {
-        self.changes.written.store(true, Ordering::SeqCst);
+        self.changes.written_ms.store(UNKNOWN, Ordering::SeqCst);
     }
 
     /// Whether what the requester has cached is of this version.
@@ -95,6 +122,14 @@ impl Inode {
     }
 }
 
+impl Changes {
+    /// Whether a change here is so young that the change time cannot be proof.
+    fn is_unsettled(&self) -> bool {
+        let changed_ms = self.changed_ms.load(Ordering::Relaxed);
+        (0..=SETTLED_MS).contains(&(now_ms() - changed_ms))
+    }
+}
+
 impl Watch for Inode {
     /// A write that [`began`](Inode::begin_write) is done.
     fn answered(&self) {
@@ -105,7 +140,7 @@ impl Watch for Inode {
 impl Tree {
     /// The version of an inode, if it is proof against any later change.
     pub(super) fn version(&self, inode: &Inode) -> Option<Version> {
-        if !self.is_local(inode) {
+        if !self.is_local(inode) || inode.changes.is_unsettled() {
             return None;
         }
         let stat = statx(
@@ -131,12 +166,17 @@ impl Tree {
     /// end of the last write is taken for proof.
     pub(super) fn settle(&self, inode: &Inode) -> Result<()> {
         let changes = &inode.changes;
-        if !changes.written.swap(false, Ordering::SeqCst) || !self.is_local(inode) {
+        let written_ms = changes.written_ms.swap(NEVER, Ordering::SeqCst);
+        if written_ms == NEVER || !self.is_local(inode) {
             return Ok(());
         }
         // Another's write, which its own close answers for.
         if changes.writing.load(Ordering::SeqCst) > 0 {
-            changes.written.store(true, Ordering::SeqCst);
+            changes.written_ms.store(written_ms, Ordering::SeqCst);
+        }
+        // The change time is not before the first write, nor is what any of them wrote.
+        if (0..=CLOSED_MS).contains(&(now_ms() - written_ms)) {
+            return Ok(());
         }
         let stat = statx(
             &inode.fd,
@@ -161,7 +201,8 @@ impl Tree {
         utimensat(&inode.fd, c"", &times, AtFlags::EMPTY_PATH)
     }
 
-    fn is_local(&self, inode: &Inode) -> bool {
+    /// Whether it is a regular file of this host.
+    pub(super) fn is_local(&self, inode: &Inode) -> bool {
         self.root_is_local && inode.dev == self.root_dev && inode.file_type == libc::S_IFREG
     }
 }
@@ -171,4 +212,105 @@ fn age_ms(time: Timestamp) -> i64 {
     let now = clock_gettime(ClockId::Realtime);
     let sec = now.tv_sec.saturating_sub(time.sec).saturating_mul(1000);
     sec.saturating_add((now.tv_nsec - i64::from(time.nsec)) / 1_000_000)
+}
+
+fn now_ms() -> i64 {
+    in_ms(clock_gettime(ClockId::Realtime))
+}
+
+/// The clock that file systems take times of change from.
+fn coarse_now_ms() -> i64 {
+    in_ms(clock_gettime(ClockId::RealtimeCoarse))
+}
+
+fn in_ms(time: Timespec) -> i64 {
+    let ms = time.tv_sec.saturating_mul(1000);
+    ms.saturating_add(time.tv_nsec / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::Arc;
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fs::{Name, NodeId};
+    use crate::session::SessionStore;
+    use crate::tree::Options;
+
+    struct File {
+        dir: tempfile::TempDir,
+        tree: Tree,
+        inode: Arc<Inode>,
+    }
+
+    /// A file; none where there is no tmpfs to have it on.
+    fn file() -> Option<File> {
+        let dir = tempfile::tempdir_in("/dev/shm").ok()?;
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        let options = Options {
+            store: Arc::new(SessionStore::private(16).unwrap()),
+            inode_fds_max: 16,
+        };
+        let root = std::fs::File::open(dir.path()).unwrap();
+        let tree = Tree::open(root.into(), &options).unwrap();
+        let entry = tree.lookup(NodeId::ROOT, Name::new(c"f").unwrap()).unwrap();
+        let inode = tree.inode(entry.node).unwrap();
+        Some(File { dir, tree, inode })
+    }
+
+    impl File {
+        fn ctime(&self) -> (i64, i64) {
+            let stat = std::fs::metadata(self.dir.path().join("f")).unwrap();
+            (stat.ctime(), stat.ctime_nsec())
+        }
+
+        /// Whether a close moves the change time.
+        fn close_moves(&self) -> bool {
+            let before = self.ctime();
+            self.tree.settle(&self.inode).unwrap();
+            self.ctime() != before
+        }
+    }
+
+    fn sleep_ms(ms: i64) {
+        sleep(Duration::from_millis(ms as u64));
+    }
+
+    #[test]
+    fn a_close_long_after_the_first_write_moves_the_change_time() {
+        let Some(file) = file() else { return };
+        sleep_ms(2 * CLOSED_MS);
+        assert!(!file.close_moves(), "nothing was written");
+        file.inode.begin_write();
+        sleep_ms(2 * CLOSED_MS);
+        file.inode.begin_write();
+        assert!(file.close_moves(), "what the first wrote may be younger");
+        sleep_ms(2 * CLOSED_MS);
+        assert!(file.close_moves(), "writes are under way");
+        file.inode.answered();
+        file.inode.answered();
+        sleep_ms(2 * CLOSED_MS);
+        assert!(file.close_moves());
+        sleep_ms(2 * CLOSED_MS);
+        assert!(!file.close_moves());
+        file.inode.assume_written();
+        assert!(file.close_moves(), "when it was written is not known");
+    }
+
+    #[test]
+    fn a_file_that_changes_here_has_no_version() {
+        let Some(file) = file() else { return };
+        sleep_ms(2 * SETTLED_MS);
+        assert!(file.tree.version(&file.inode).is_some());
+        // The change itself may be yet to come.
+        file.inode.begin_write();
+        assert_eq!(file.tree.version(&file.inode), None);
+        sleep_ms(2 * SETTLED_MS);
+        assert!(file.tree.version(&file.inode).is_some());
+        file.inode.was_made();
+        assert_eq!(file.tree.version(&file.inode), None);
+    }
 }

@@ -16,6 +16,9 @@ use crate::fs::Result;
 use crate::sync::lock;
 use crate::tree::attrs::drop_capability;
 
+/// The longest tick of a kernel's clock, in ns.
+const TICK_MAX_NS: i64 = 10_000_000;
+
 /// What a write found, and left, when it looked at the inode.
 #[derive(Clone, Copy)]
 pub(super) struct Look {
@@ -43,9 +46,13 @@ pub(super) fn prepare(file: &File, end: u64) -> Result<bool> {
     if end > stat.stx_size {
         return Ok(false);
     }
-    // As the kernel does: a time within the same tick of the clock is not written again.
-    let changed = (stat.stx_mtime.tv_sec, i64::from(stat.stx_mtime.tv_nsec));
-    if changed < tick || changed.0 > now.tv_sec + 1 {
+    // As the kernel does: a time within the same tick of the clock is not written again. One beyond
+    // was set by somebody.
+    let ahead_s = stat.stx_mtime.tv_sec.saturating_sub(now.tv_sec);
+    let ahead_ns = ahead_s
+        .saturating_mul(1_000_000_000)
+        .saturating_add(i64::from(stat.stx_mtime.tv_nsec) - now.tv_nsec);
+    if !(0..=TICK_MAX_NS).contains(&ahead_ns) {
         touch(file)?;
     }
     *last = Some(Look {

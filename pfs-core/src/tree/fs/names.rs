@@ -157,7 +157,8 @@ impl<D: FileData> Shared<D> {
     ) {
         let tree = &self.tree;
         let dir = attempt!(reply, tree.inode(parent));
-        match attempt!(reply, tree.begin_remove(req.intent, &dir, name)) {
+        let wanted = self.data.keeps_nameless();
+        match attempt!(reply, tree.begin_remove(req.intent, &dir, name, wanted)) {
             Removal::Done { ino } => self.blocking(req, reply, move |fs| {
                 fs.data.complete_removal(ino);
                 Ok(())
@@ -168,7 +169,9 @@ impl<D: FileData> Shared<D> {
                     fs.data.remove(&fs.tree, &dir, Name::new(&name)?, flags)
                 });
             }
-            Removal::Of(_) => reply.send(unlinkat(&dir.fd, name.as_c_str(), flags)),
+            Removal::Of(_) | Removal::Unknown => {
+                reply.send(unlinkat(&dir.fd, name.as_c_str(), flags))
+            }
         }
     }
 

@@ -121,6 +121,7 @@ impl<D: FileData> Shared<D> {
         let mut entry = made.entry;
         let opened = self.tree.inode(entry.node).and_then(|inode| {
             if let Some(parent) = made.made_in {
+                inode.was_made();
                 self.data.made(&self.tree, parent, entry.node)?;
             }
             if made.made_in.is_none() && how.flags & libc::O_TRUNC != 0 {
