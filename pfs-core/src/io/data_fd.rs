@@ -53,6 +53,11 @@ impl DataFd {
         DataFd { fd, storage }
     }
 
+    /// The descriptor, where nobody else uses it.
+    pub fn into_owned(self) -> Option<OwnedFd> {
+        Arc::into_inner(self.fd)
+    }
+
     pub(super) fn as_raw(&self) -> RawFd {
         self.fd.as_raw_fd()
     }

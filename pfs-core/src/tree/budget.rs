@@ -9,6 +9,11 @@ pub trait Budget: Send + Sync {
 
     /// One that was charged, and has `bytes`, is gone, or was not made.
     fn release_inode(&self, bytes: u64);
+
+    /// How often somebody began to remove the inode `ino`, or another that is counted with it.
+    fn purges(&self, _ino: u64) -> u64 {
+        0
+    }
 }
 
 /// Any number of inodes.

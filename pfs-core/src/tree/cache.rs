@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::DefaultHashBuilder;
 
+use super::parked::Place;
 use super::version::Changes;
 use super::Stat;
 use crate::fs::NodeId;
@@ -28,6 +29,7 @@ pub struct Inode {
     pub file_type: u32,
     used: AtomicBool,
     pub(super) changes: Changes,
+    pub(super) parked: Place,
 }
 
 impl Inode {
@@ -43,6 +45,7 @@ impl Inode {
             file_type,
             used,
             changes: Changes::default(),
+            parked: Place::default(),
         })
     }
 }

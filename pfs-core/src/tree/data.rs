@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
 
 use super::names::file_flags;
-use super::{Budget, Inode, Stat, Tree, Unlimited, XattrChange};
+use super::{Budget, Inode, Parked, Stat, Tree, Unlimited, XattrChange};
 use crate::fs::{Attr, Errno, IntentLog, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::Io;
 
@@ -23,6 +23,46 @@ pub struct Append<'a> {
     pub intent: Option<&'a dyn IntentLog>,
 }
 
+/// What an open file is made of.
+pub struct Opening {
+    /// Opened with [`open_flags`](FileData::open_flags) of `flags`.
+    pub fd: OwnedFd,
+    /// The request's.
+    pub flags: i32,
+    /// The inode was seen to have a name when [`purges`](super::Budget::purges) of it were so many.
+    pub named_at: Option<u64>,
+}
+
+/// The handle that is closed.
+pub struct Closing<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) inode: &'a Arc<Inode>,
+    /// With which the descriptor was opened.
+    pub(super) flags: OFlags,
+}
+
+impl Closing<'_> {
+    /// Whether the descriptor can write.
+    pub fn can_write(&self) -> bool {
+        self.flags.intersects(OFlags::WRONLY | OFlags::RDWR)
+    }
+
+    /// Keeps the handle's descriptor, to which nobody else refers, for the next open. `named_at`: see
+    /// [`Opening::named_at`].
+    pub fn park(&self, fd: OwnedFd, named_at: Option<u64>) {
+        // Elsewhere an open may do more than on this host, and a close.
+        if self.tree.is_local(self.inode) {
+            let flags = self.flags;
+            let parked = Parked {
+                fd,
+                flags,
+                named_at,
+            };
+            self.tree.park(self.inode, parked);
+        }
+    }
+}
+
 /// The data of regular files in a tree.
 ///
 /// Methods that take an [`Io`] answer through their reply; those that take none may block, and
@@ -36,9 +76,8 @@ pub trait FileData: Send + Sync + 'static {
         file_flags(flags)
     }
 
-    /// An open file over `fd`, which was opened with [`open_flags`](Self::open_flags). Runs on
-    /// the worker.
-    fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<Self::File>;
+    /// An open file. Runs on the worker.
+    fn open(&self, tree: &Tree, inode: &Arc<Inode>, opening: Opening) -> Result<Self::File>;
 
     /// Reads into `buf`; see [`FileSystem::read`](crate::fs::FileSystem::read).
     fn read(
@@ -89,8 +128,8 @@ pub trait FileData: Send + Sync + 'static {
         reply: Reply<()>,
     );
 
-    /// Lets go of a handle's file.
-    fn close(&self, io: &mut Io, file: Arc<Self::File>, reply: Reply<()>);
+    /// Lets go of a handle's file; its descriptor may be [parked](Closing::park).
+    fn close(&self, io: &mut Io, closing: &Closing<'_>, file: Arc<Self::File>, reply: Reply<()>);
 
     /// Sets the size where that cannot block, and answers whether it did; else
     /// [`truncate`](Self::truncate) does. Runs on the worker.

@@ -3,7 +3,7 @@
 //! - [`Tree`]: the root, the inode table, and what was found out about the host.
 //! - `inodes`, `cache`: node ids to inodes: records, an index by number, a bounded cache of fds.
 //!   `find`: finding them again by name.
-//! - [`handles`]: open files and directories.
+//! - [`handles`]: open files and directories. `parked`: descriptors of closed ones.
 //! - [`locks`]: the locks of requesters, POSIX and flock.
 //! - [`names`]: lookup, create, remove, rename, link.
 //! - [`attrs`]: attributes. `ownership`: who owns what, in the host's inodes or in hidden attributes.
@@ -34,6 +34,7 @@ mod inodes;
 pub mod locks;
 pub mod names;
 mod ownership;
+mod parked;
 pub mod proc;
 mod replay;
 mod thread;
@@ -51,9 +52,10 @@ use crate::io::Storage;
 use crate::session::SessionStore;
 pub use budget::{Budget, Unlimited};
 pub use cache::Inode;
-pub use data::{Append, FileData};
+pub use data::{Append, Closing, FileData, Opening};
 pub use fs::TreeFs;
 use ownership::{Mapped, Native, Ownership};
+pub use parked::Parked;
 pub use xattrs::XattrChange;
 
 /// What a tree is opened with.
@@ -71,6 +73,7 @@ pub struct Tree {
     proc: proc::ProcFd,
     ownership: Arc<dyn Ownership>,
     inodes: inodes::Inodes,
+    lot: parked::Lot,
     root_dev: u64,
     root_is_local: bool,
     root_storage: Storage,
@@ -140,6 +143,7 @@ impl Tree {
             proc: proc::ProcFd::open().map_err(Error::Proc)?,
             ownership,
             inodes,
+            lot: parked::Lot::new(held_max),
             root_dev: stat.dev,
             root_is_local,
             root_storage,

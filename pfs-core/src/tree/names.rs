@@ -20,6 +20,8 @@ pub struct CreatedFile {
     pub fd: OwnedFd,
     /// The directory that it was made in; `None` where it was found.
     pub made_in: Option<NodeId>,
+    /// See [`Opening::named_at`](super::Opening::named_at).
+    pub named_at: Option<u64>,
 }
 
 /// A name that is to go.
@@ -100,19 +102,28 @@ impl Tree {
         self.entry(path, &stat)
     }
 
-    /// Takes one lookup on the file that `fd` has open, and that was just made as `name` in `dir`.
-    pub(super) fn entry_made(&self, dir: impl AsFd, name: &Name, fd: &OwnedFd) -> Result<Entry> {
+    /// Takes one lookup on the file that `fd` has open, and that was just made as `name` in `dir`;
+    /// answers also as of when it had that name.
+    pub(super) fn entry_made(
+        &self,
+        dir: impl AsFd,
+        name: &Name,
+        fd: &OwnedFd,
+        budget: &dyn Budget,
+    ) -> Result<(Entry, Option<u64>)> {
+        let number = number_fd(fd)?;
+        let named_at = budget.purges(number.0);
         // Half the price of a descriptor by way of /proc.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = openat(dir, name.as_c_str(), flags, Mode::empty());
         let found = path.and_then(|path| Ok((self.stat(&path)?, path)));
         if let Ok((stat, path)) = found {
-            if number_fd(fd)? == (stat.ino, stat.dev) {
-                return self.entry(path, &stat);
+            if number == (stat.ino, stat.dev) {
+                return Ok((self.entry(path, &stat)?, Some(named_at)));
             }
         }
         // Another has removed the name by now, or put something else there.
-        self.entry_of(fd)
+        Ok((self.entry_of(fd)?, None))
     }
 
     /// The target of a symbolic link.
@@ -295,11 +306,12 @@ impl Tree {
         for _ in 0..16 {
             match self.make_charged(&parent, name, &new, open_flags, &mut charge) {
                 Ok(fd) => {
-                    let entry = self.entry_made(&parent.fd, name, &fd)?;
+                    let (entry, named_at) = self.entry_made(&parent.fd, name, &fd, by.budget)?;
                     return Ok(CreatedFile {
                         entry,
                         fd,
                         made_in: Some(parent.node),
+                        named_at,
                     });
                 }
                 Err(Errno::EXIST) if !exclusive => {}
@@ -319,6 +331,7 @@ impl Tree {
                         entry,
                         fd,
                         made_in: making.may_be_ours().then_some(parent.node),
+                        named_at: None,
                     })
                 }
                 Err(errno) => {
@@ -376,6 +389,7 @@ impl Tree {
             entry,
             fd,
             made_in: Some(parent.node),
+            named_at: None,
         })
     }
 }

@@ -438,10 +438,38 @@ fn a_made_file_whose_name_means_another_is_still_itself() {
     let entry = |text: &str, fd: &OwnedFd| {
         let name = name(text);
         let name = Name::new(&name).unwrap();
-        tree.entry_made(&root.fd, name, fd).unwrap().attr.ino
+        let (entry, named_at) = tree.entry_made(&root.fd, name, fd, &Unlimited).unwrap();
+        (entry.attr.ino, named_at)
     };
     let number = |fd: &OwnedFd| attrs::stat_fd(fd).unwrap().ino;
-    assert_eq!(entry("f", &file), number(&file));
-    assert_eq!(entry("f", &gone), number(&gone));
-    assert_eq!(entry("gone", &gone), number(&gone));
+    assert_eq!(entry("f", &file), (number(&file), Some(0)));
+    assert_eq!(entry("f", &gone), (number(&gone), None));
+    assert_eq!(entry("gone", &gone), (number(&gone), None));
+}
+
+#[test]
+fn a_parked_descriptor_goes_with_its_inode() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), "x").unwrap();
+    let tree = tree(dir.path());
+    let node = lookup(&tree, NodeId::ROOT, "f").unwrap().node;
+    let inode = tree.inode(node).unwrap();
+    let park = || {
+        let parked = Parked {
+            fd: tree.reopen(&inode, OFlags::RDONLY).unwrap(),
+            flags: OFlags::RDONLY,
+            named_at: Some(7),
+        };
+        tree.park(&inode, parked);
+    };
+    park();
+    assert!(tree.unpark(&inode, OFlags::RDWR).is_none());
+    let had = tree.unpark(&inode, OFlags::RDONLY).unwrap();
+    assert_eq!(had.named_at, Some(7));
+    assert!(tree.unpark(&inode, OFlags::RDONLY).is_none());
+    park();
+    let weak = Arc::downgrade(&inode);
+    drop(inode);
+    tree.forget(node, 1);
+    assert!(weak.upgrade().is_none());
 }

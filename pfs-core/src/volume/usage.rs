@@ -8,6 +8,9 @@
 //!   was, nobody looks for one.
 //! - **Truncations.** A write that was on its way when a file was truncated is done again; a counter
 //!   for all files that fall to it says that one may have been.
+//! - **Purges.** Who takes a file's last name, or removes what is left of it, counts that before it
+//!   looks whether somebody uses the file: who closes one looks whether it still has a name only where
+//!   something was counted since it last had.
 //! - **Who serves.** Whoever uses the volume holds a shared lock on the file; who can have the
 //!   exclusive one is alone.
 //!
@@ -62,6 +65,8 @@ mod word {
     pub const LAYOUTS: usize = 7;
     /// The smallest mdt_size that a file without a record may have.
     pub const MDT_SIZE_MIN: usize = 8;
+    /// The first of the counters of purges, each for the files that fall to it.
+    pub const PURGES: usize = 16;
     /// The first of the counters of truncations, each for the files that fall to it.
     pub const TRUNCATIONS: usize = 256;
 }
@@ -276,6 +281,18 @@ impl Usage {
         self.truncations_of(ino).fetch_add(1, Ordering::SeqCst);
     }
 
+    // ---- purges --------------------------------------------------------------------------
+
+    fn purges_of(&self, ino: u64) -> &AtomicU64 {
+        let index = (ino.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
+        self.word(word::PURGES + index % (word::TRUNCATIONS - word::PURGES))
+    }
+
+    /// Counts that a name of the inode `ino` is about to go, or what is left of it.
+    pub fn count_purge(&self, ino: u64) {
+        self.purges_of(ino).fetch_add(1, Ordering::SeqCst);
+    }
+
     // ---- limits and counters -------------------------------------------------------------
 
     /// The limits in force.
@@ -433,6 +450,10 @@ impl Budget for Usage {
     fn release_inode(&self, bytes: u64) {
         self.release_bytes(bytes);
         self.release(word::USED_INODES, 1);
+    }
+
+    fn purges(&self, ino: u64) -> u64 {
+        self.purges_of(ino).load(Ordering::SeqCst)
     }
 }
 

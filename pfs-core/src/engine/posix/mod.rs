@@ -13,7 +13,7 @@ use crate::fs::{Errno, NodeId, Reply, Result, Slices};
 use crate::io::{DataFd, Io, Then};
 use crate::tree::proc::ProcFd;
 use crate::tree::version::is_local;
-use crate::tree::{Append, FileData, Inode, Tree};
+use crate::tree::{Append, Closing, FileData, Inode, Opening, Tree};
 use append::Appends;
 
 /// Largest copy of one request, in bytes: a longer one is answered short, and the requester
@@ -42,8 +42,8 @@ impl Posix {
 impl FileData for Posix {
     type File = DataFd;
 
-    fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, _: i32) -> Result<DataFd> {
-        Ok(DataFd::new(fd, tree.storage_of(inode)))
+    fn open(&self, tree: &Tree, inode: &Arc<Inode>, opening: Opening) -> Result<DataFd> {
+        Ok(DataFd::new(opening.fd, tree.storage_of(inode)))
     }
 
     fn read(&self, io: &mut Io, file: &Arc<DataFd>, offset: u64, buf: Slices, reply: Reply<u32>) {
@@ -98,9 +98,15 @@ impl FileData for Posix {
         );
     }
 
-    fn close(&self, io: &mut Io, file: Arc<DataFd>, reply: Reply<()>) {
+    fn close(&self, io: &mut Io, closing: &Closing<'_>, file: Arc<DataFd>, reply: Reply<()>) {
         if self.tells_at_close {
             io.blocking(move || drop(file));
+        } else if !closing.can_write() {
+            // While a file is open for writing, programs of the host cannot be told that it is
+            // complete, nor execute it.
+            if let Some(fd) = Arc::into_inner(file).and_then(DataFd::into_owned) {
+                closing.park(fd, None);
+            }
         }
         reply.ok(());
     }

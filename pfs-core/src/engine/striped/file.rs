@@ -1,6 +1,6 @@
 //! An open file, and what the last to let go of it does.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -36,8 +36,10 @@ enum Closing {
     No,
     /// The guard is let go, and there is something to free or to remove.
     WithWork,
-    /// Nothing is left to do.
+    /// The guard is let go, and nothing is left to do.
     Done,
+    /// Nothing can be done: the guard goes with the descriptor.
+    Failed,
 }
 
 impl File {
@@ -79,14 +81,24 @@ impl File {
             // The guard goes before the exclusive one is tried for, or two who close at once
             // would each see the other. The descriptor itself may be in use a little longer.
             self.inode.end_use();
-            let unlocked = try_lock(&self.meta, Byte::Guard, Kind::None);
-            let work = unlocked.is_ok() && (self.frees_blocks() || self.leaves_something());
-            self.closing = match work {
-                true => Closing::WithWork,
-                false => Closing::Done,
+            self.closing = match try_lock(&self.meta, Byte::Guard, Kind::None) {
+                Err(_) => Closing::Failed,
+                Ok(()) if self.frees_blocks() || self.leaves_something() => Closing::WithWork,
+                Ok(()) => Closing::Done,
             };
         }
         self.closing == Closing::WithWork
+    }
+
+    /// The descriptor of a file that was [let go](Self::let_go) without any lock on it, and as of when
+    /// it had a name; none where it is still in use.
+    pub(super) fn into_fd(self) -> Option<(OwnedFd, Option<u64>)> {
+        if self.closing != Closing::Done {
+            return None;
+        }
+        let (meta, named_at) = (self.meta.clone(), self.inode.named_at());
+        drop(self);
+        Some((meta.into_owned()?, named_at))
     }
 
     fn frees_blocks(&self) -> bool {
@@ -109,6 +121,10 @@ impl File {
 
     /// Whether the file has no name, and something of it is left.
     fn leaves_something(&self) -> bool {
+        // Without a record, nothing is left but the inode.
+        if self.inode.is_named() && self.inode.loaded().is_none() {
+            return false;
+        }
         let Ok(stat) = stat_fd(&self.meta) else {
             return false;
         };

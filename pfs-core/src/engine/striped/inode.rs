@@ -16,6 +16,7 @@ use super::Volume;
 use crate::fs::{Attr, Errno, Result, Timestamp};
 use crate::io::DataFd;
 use crate::tree::attrs::{size_fd, stat_fd};
+use crate::tree::Budget;
 
 /// Blocks that only carry the size are freed after so many extensions, and at the last close.
 const FREE_EVERY: u32 = 256;
@@ -39,6 +40,9 @@ pub(super) struct StripedInode {
     orphan: AtomicBool,
     /// Time of change up to which `orphan` holds.
     orphan_as_of: AtomicU64,
+    /// 1 more than [`Usage::purges`](crate::volume::Usage::purges) was when it was seen to have a
+    /// name, or 0.
+    named_as_of: AtomicU64,
     stripe: OnceLock<Stripe>,
     /// Where a file without a record is looked at for a layout of its own.
     pin: OnceLock<Pin>,
@@ -78,6 +82,7 @@ impl StripedInode {
             holders: AtomicU32::new(0),
             orphan: AtomicBool::new(false),
             orphan_as_of: AtomicU64::new(0),
+            named_as_of: AtomicU64::new(0),
             stripe: OnceLock::new(),
             pin: OnceLock::new(),
             changing: Mutex::new(()),
@@ -288,13 +293,39 @@ impl StripedInode {
         attr.nlink == 0 || attr.nlink == 1 && self.can_be_orphan && self.is_orphan(attr.ctime)
     }
 
+    /// It was seen to have a name when its [purges](crate::volume::Usage::purges) were so many.
+    pub fn was_named_at(&self, purges: Option<u64>) {
+        let as_of = purges.map_or(0, |purges| purges.wrapping_add(1));
+        self.named_as_of.fetch_max(as_of, Ordering::AcqRel);
+    }
+
+    /// As of when it had a name.
+    pub fn named_at(&self) -> Option<u64> {
+        self.named_as_of.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Whether it is known to have a name, or to have lost it so lately that its remover has yet to
+    /// look for users.
+    pub fn is_named(&self) -> bool {
+        self.named_at()
+            .is_some_and(|purges| purges == self.volume.usage.purges(self.ino))
+    }
+
     /// Whether it is among the orphans. Its coming and going changes its time of change.
     fn is_orphan(&self, ctime: Timestamp) -> bool {
+        if self.is_named() {
+            return false;
+        }
+        let purges = self.volume.usage.purges(self.ino);
         let stamp = (ctime.sec as u64) << 30 | u64::from(ctime.nsec);
         if self.orphan_as_of.load(Ordering::Acquire) == stamp {
             return self.orphan.load(Ordering::Relaxed);
         }
-        let orphan = self.volume.orphans.holds(self.ino).unwrap_or(false);
+        let held = self.volume.orphans.holds(self.ino);
+        if held == Ok(false) {
+            self.was_named_at(Some(purges));
+        }
+        let orphan = held.unwrap_or(false);
         if ctime.sec + CTIME_SETTLES_S < clock_gettime(ClockId::RealtimeCoarse).tv_sec {
             self.orphan.store(orphan, Ordering::Relaxed);
             self.orphan_as_of.store(stamp, Ordering::Release);

@@ -63,7 +63,7 @@ use crate::io::{DataFd, Io};
 use crate::layout::Layout;
 use crate::sync::lock;
 use crate::tree::proc::ProcFd;
-use crate::tree::{Append, Budget, FileData, Inode, Stat, Tree, XattrChange};
+use crate::tree::{Append, Budget, Closing, FileData, Inode, Opening, Stat, Tree, XattrChange};
 use crate::volume::{OpenVolume, Usage, VolumeKind};
 pub use file::File;
 use file_layout::{FileLayout, Part};
@@ -182,10 +182,12 @@ impl FileData for Striped {
         }
     }
 
-    fn open(&self, tree: &Tree, inode: &Arc<Inode>, fd: OwnedFd, flags: i32) -> Result<File> {
+    fn open(&self, tree: &Tree, inode: &Arc<Inode>, opening: Opening) -> Result<File> {
+        let flags = opening.flags;
         let is_tmpfile = flags & libc::O_TMPFILE == libc::O_TMPFILE;
-        let fd = DataFd::new(fd, tree.storage_of(inode));
+        let fd = DataFd::new(opening.fd, tree.storage_of(inode));
         let file = File::new(fd, self.inode(tree, inode), is_tmpfile)?;
+        file.inode.was_named_at(opening.named_at);
         if is_tmpfile {
             file.inode.set_linkable(flags & libc::O_EXCL == 0);
         }
@@ -233,14 +235,19 @@ impl FileData for Striped {
         io.blocking(move || reply.send(ops::fallocate(&file, range, mode)));
     }
 
-    fn close(&self, io: &mut Io, file: Arc<File>, reply: Reply<()>) {
+    fn close(&self, io: &mut Io, closing: &Closing<'_>, file: Arc<File>, reply: Reply<()>) {
         // What is done at the end is done before the answer: what comes after finds it done.
         match Arc::try_unwrap(file).map(|mut file| (file.let_go(), file)) {
             Ok((true, file)) => io.blocking(move || {
                 drop(file);
                 reply.ok(());
             }),
-            Ok(_) => reply.ok(()),
+            Ok((false, file)) => {
+                if let Some((fd, named_at)) = file.into_fd() {
+                    closing.park(fd, named_at);
+                }
+                reply.ok(());
+            }
             Err(file) => File::release(file, reply),
         }
     }

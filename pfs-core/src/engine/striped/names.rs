@@ -5,10 +5,12 @@
 //! `pfsctl volume check`.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{openat, renameat_with, statat, unlinkat, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{
+    fgetxattr, openat, renameat_with, statat, unlinkat, AtFlags, Mode, OFlags, RenameFlags,
+};
 
 use super::lock::{try_lock, wait_lock, Byte, Kind};
 use super::orphans::purge_nameless;
@@ -33,7 +35,13 @@ impl Striped {
     /// Whether the file that `stat` describes, `name` in `dir`, must become an orphan, or may have to:
     /// another daemon may just have changed what the name means. Or it is counted.
     pub(super) fn is_victim(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> bool {
-        self.shared.usage.counts() || !matches!(self.find(tree, dir, name, stat), Ok(Found::Plain))
+        let usage = &self.shared.usage;
+        if usage.counts() || !matches!(self.find(tree, dir, name, stat), Ok(Found::Plain)) {
+            return true;
+        }
+        // Another daemon may have it open, and give it objects yet.
+        usage.count_purge(stat.ino);
+        false
     }
 
     fn find(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> Result<Found> {
@@ -288,8 +296,14 @@ impl Striped {
 
 /// Whether the file has, or once had, data in objects.
 fn has_record(tree: &Tree, inode: &Inode) -> Result<bool> {
-    match tree.get_xattr(inode, record::xattr_name()) {
-        Ok(_) => Ok(true),
+    let name = record::xattr_name();
+    let by_parked = |fd: BorrowedFd<'_>| fgetxattr(fd, name.as_c_str(), &mut [0u8; 0][..]);
+    let found = match tree.by_parked(inode, by_parked) {
+        Some(found) => found.map(drop),
+        None => tree.get_xattr(inode, name).map(drop),
+    };
+    match found {
+        Ok(()) => Ok(true),
         Err(Errno::NODATA) => Ok(false),
         Err(errno) => Err(errno),
     }

@@ -52,6 +52,13 @@ impl Store<'_> {
         ops::set_size(self.usage, file, 0)
     }
 
+    /// Before the guard is tried for: whoever holds it then looks for what is left when it lets go.
+    fn count_purge(&self, ino: u64) {
+        if let Some(usage) = self.usage {
+            usage.count_purge(ino);
+        }
+    }
+
     fn release_inode(&self) {
         if let Some(usage) = self.usage {
             usage.release_inode(0);
@@ -242,6 +249,7 @@ impl Orphans {
         if limit.is_some_and(|limit| time_of(stat.attr.ctime) > limit) {
             return Ok(Purged::Young);
         }
+        store.count_purge(stat.ino);
         match try_lock(&file, Byte::Guard, Kind::Exclusive) {
             Err(Errno::AGAIN) => return Ok(Purged::InUse),
             result => result?,
@@ -267,9 +275,11 @@ impl Orphans {
 /// Deletes the objects of an inode without a name or entry, if no process uses it. `file` is open
 /// for writing, and holds no lock.
 pub(super) fn purge_nameless(store: Store<'_>, file: &OwnedFd) -> Result<()> {
-    if stat_fd(file)?.attr.nlink > 0 || Record::load(file)?.is_none() {
+    let stat = stat_fd(file)?;
+    if stat.attr.nlink > 0 || Record::load(file)?.is_none() {
         return Ok(());
     }
+    store.count_purge(stat.ino);
     match try_lock(file, Byte::Guard, Kind::Exclusive) {
         Err(Errno::AGAIN) => return Ok(()),
         result => result?,

@@ -6,7 +6,7 @@ use super::shared::Shared;
 use crate::fs::*;
 use crate::tree::data::Append;
 use crate::tree::locks::Whose;
-use crate::tree::FileData;
+use crate::tree::{Closing, FileData};
 
 impl<D: FileData> Shared<D> {
     pub(super) fn write(
@@ -122,9 +122,15 @@ impl<D: FileData> Shared<D> {
             Some(open) => {
                 fs.closing(&open);
                 // Nothing of it may be left here: the last to let go may have much to do.
+                let (inode, flags) = (open.inode.clone(), open.flags & !libc::O_TRUNC);
                 let file =
                     Arc::try_unwrap(open).map_or_else(|open| open.file.clone(), |open| open.file);
-                fs.data.close(io, file, reply);
+                let closing = Closing {
+                    tree: &fs.tree,
+                    inode: &inode,
+                    flags: fs.data.open_flags(flags),
+                };
+                fs.data.close(io, &closing, file, reply);
             }
             None => reply.ok(()),
         });

@@ -1,13 +1,12 @@
 //! Opening and creating files.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::names::by;
 use super::shared::{OpenFile, Shared};
 use crate::fs::*;
 use crate::tree::names::CreatedFile;
-use crate::tree::{FileData, Inode};
+use crate::tree::{FileData, Inode, Opening};
 
 impl<D: FileData> Shared<D> {
     pub(super) fn open(
@@ -78,9 +77,10 @@ impl<D: FileData> Shared<D> {
         }));
     }
 
-    fn opened(&self, inode: &Arc<Inode>, fd: OwnedFd, how: OpenFlags) -> Result<Opened> {
+    /// Gives out a handle of what was opened; `how.flags` are those that it was opened with.
+    fn opened(&self, inode: &Arc<Inode>, opening: Opening, how: OpenFlags) -> Result<Opened> {
         let flags = how.flags;
-        let file = Arc::new(self.data.open(&self.tree, inode, fd, flags)?);
+        let file = Arc::new(self.data.open(&self.tree, inode, opening)?);
         let version = how.cached.then(|| self.tree.version(inode)).flatten();
         let keep_cache = version.is_some_and(|version| inode.is_cached(&version));
         let open = OpenFile {
@@ -94,18 +94,31 @@ impl<D: FileData> Shared<D> {
     }
 
     fn open_inode(&self, inode: &Arc<Inode>, mut how: OpenFlags) -> Result<Opened> {
-        let reopen = |flags| self.tree.reopen(inode, self.data.open_flags(flags));
         let wide = how.widened();
-        let fd = match reopen(wide) {
+        let opening = match self.opening(inode, wide) {
             // This process may write it, but not read it.
-            Err(Errno::ACCESS) if wide != how.flags => reopen(how.flags)?,
-            fd => {
+            Err(Errno::ACCESS) if wide != how.flags => self.opening(inode, how.flags)?,
+            opening => {
                 how.flags = wide;
-                fd?
+                opening?
             }
         };
         self.truncate_opened(inode, how)?;
-        self.opened(inode, fd, how)
+        self.opened(inode, opening, how)
+    }
+
+    /// A descriptor of `inode` for `flags`: a parked one, or a new one.
+    fn opening(&self, inode: &Inode, flags: i32) -> Result<Opening> {
+        let open_flags = self.data.open_flags(flags);
+        let (fd, named_at) = match self.tree.unpark(inode, open_flags) {
+            Some(parked) => (parked.fd, parked.named_at),
+            None => (self.tree.reopen(inode, open_flags)?, None),
+        };
+        Ok(Opening {
+            fd,
+            flags,
+            named_at,
+        })
     }
 
     fn truncate_opened(&self, inode: &Arc<Inode>, how: OpenFlags) -> Result<()> {
@@ -131,7 +144,12 @@ impl<D: FileData> Shared<D> {
                 self.data
                     .complete_attr(&self.tree, entry.node, &mut entry.attr);
             }
-            self.opened(&inode, made.fd, how)
+            let opening = Opening {
+                fd: made.fd,
+                flags: how.flags,
+                named_at: made.named_at,
+            };
+            self.opened(&inode, opening, how)
         });
         match opened {
             Ok(opened) => Ok(Created { entry, opened }),

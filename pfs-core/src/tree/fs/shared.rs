@@ -7,7 +7,7 @@ use crate::tree::dirs::OpenDir;
 use crate::tree::handles::Handles;
 use crate::tree::locks::Locks;
 use crate::tree::version::Version;
-use crate::tree::{FileData, Inode, Tree};
+use crate::tree::{FileData, Inode, Opening, Tree};
 
 /// What requests that go on in the blocking pool take with them.
 pub(super) struct Shared<D: FileData> {
@@ -67,7 +67,12 @@ impl<D: FileData> Shared<D> {
             let inode = self.tree.inode(node)?;
             let flags = flags & !libc::O_TRUNC;
             let fd = self.tree.reopen(&inode, self.data.open_flags(flags))?;
-            let file = Arc::new(self.data.open(&self.tree, &inode, fd, flags)?);
+            let opening = Opening {
+                fd,
+                flags,
+                named_at: None,
+            };
+            let file = Arc::new(self.data.open(&self.tree, &inode, opening)?);
             // What the process before this one did with it is not known.
             inode.assume_written();
             Ok(OpenFile {

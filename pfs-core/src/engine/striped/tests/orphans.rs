@@ -259,3 +259,37 @@ fn what_another_has_purged_is_not_opened() {
     two.release(again);
     assert_eq!(two.open_node(kept.node).map(drop), Err(Errno::STALE));
 }
+
+#[test]
+fn who_saw_that_it_had_a_name_sees_it_go() {
+    for len in [10, LARGE] {
+        let rig = Rig::new(2);
+        let (mut one, mut two) = (rig.mount(), rig.mount());
+        let here = one.create(c"f");
+        one.write(here, 0, &vec![5; len]);
+        assert_eq!(one.links(here), 1);
+        two.unlink(c"f");
+        assert_eq!(one.links(here), 0);
+        one.write(here, 0, &vec![6; LARGE]);
+        one.release(here);
+        assert!(rig.is_clean(), "{len} bytes");
+    }
+}
+
+#[test]
+fn a_closed_file_keeps_nobody_from_purging_it() {
+    let rig = Rig::new(2);
+    let (mut one, mut two) = (rig.mount(), rig.mount());
+    let here = one.create(c"f");
+    one.write(here, 0, &vec![5; LARGE]);
+    one.release(here);
+    // As often as it takes until its descriptor is kept.
+    for _ in 0..2 {
+        let again = one.open(c"f");
+        assert!(one.read(again, 0, LARGE) == vec![5; LARGE]);
+        one.release(again);
+    }
+    two.unlink(c"f");
+    assert!(rig.is_clean());
+    assert_eq!(one.try_unlink(c"f"), Err(Errno::NOENT));
+}
