@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::fstatfs;
 use rustix::io::Errno;
 
-use super::op::{Kind, Op};
+use super::op::{Kind, Transfer};
 use super::Fd;
 
 /// What waits for the storage behind a descriptor.
@@ -74,14 +74,17 @@ impl AsFd for DataFd {
     }
 }
 
-/// Does as much of `op` as one system call takes. The result is that of a completion.
-pub(super) fn call(op: &Op) -> i32 {
-    let (list, count) = op.rest();
-    let (fd, count, at) = (op.fd.as_raw(), count as i32, op.at() as i64);
-    // SAFETY: the list is the operation's own, and the memory it names the promise of who started it
-    // (`Io::read`).
+/// Does as much of `transfer` as one system call takes. The result is that of a completion.
+pub(super) fn call(fd: &DataFd, transfer: &Transfer) -> i32 {
+    let (list, count) = transfer.rest();
+    let (fd, count, at) = (fd.as_raw(), count as i32, transfer.at() as i64);
+    // SAFETY: the list is the transfer's own, with at least one entry where `count` says so, and the
+    // memory it names the promise of who started it (`Io::read`).
     let done = unsafe {
-        match op.kind {
+        match transfer.kind {
+            // A small request is one piece: the kernel has no list to take in.
+            Kind::Read if count == 1 => libc::pread(fd, (*list).iov_base, (*list).iov_len, at),
+            Kind::Write if count == 1 => libc::pwrite(fd, (*list).iov_base, (*list).iov_len, at),
             Kind::Read => libc::preadv(fd, list, count, at),
             Kind::Write => libc::pwritev(fd, list, count, at),
             Kind::Append => libc::pwritev2(fd, list, count, 0, libc::RWF_APPEND),

@@ -340,14 +340,14 @@ impl Io {
         if let Then::Part { join, .. } = &then {
             self.ops.add_part(*join);
         }
-        let mut op = self.ops.make(kind, fd, parts, offset, then);
-        if op.never_waits() {
-            let result = op.run();
+        let mut transfer = self.ops.transfer(kind, parts, offset);
+        if kind.never_waits(fd) {
+            let result = transfer.run(fd);
             self.at_once_bytes += result.map_or(0, u64::from);
-            let then = self.ops.dispose(op);
+            self.ops.dispose(transfer);
             return self.finish(then, result);
         }
-        let index = self.ops.insert(op);
+        let index = self.ops.insert(fd.clone(), transfer, then);
         self.in_flight += 1;
         self.submit_op(index);
     }
@@ -359,7 +359,7 @@ impl Io {
 
     fn complete(&mut self, index: u32, result: i32) {
         let op = self.ops.get_mut(index);
-        match op.advance(result) {
+        match op.transfer.advance(result) {
             op::Advance::Again => self.submit_op(index),
             op::Advance::Done(result) => {
                 let then = self.ops.remove(index);
@@ -434,13 +434,14 @@ impl Op {
     /// The submission entry for what is left of the operation.
     fn entry(&self) -> squeue::Entry {
         let fd = types::Fd(self.fd.as_raw());
-        let (list, count) = self.rest();
-        match self.kind {
+        let transfer = &self.transfer;
+        let (list, count) = transfer.rest();
+        match transfer.kind {
             Kind::Read => opcode::Readv::new(fd, list, count)
-                .offset(self.at())
+                .offset(transfer.at())
                 .build(),
             Kind::Write => opcode::Writev::new(fd, list, count)
-                .offset(self.at())
+                .offset(transfer.at())
                 .build(),
             Kind::Append => opcode::Writev::new(fd, list, count)
                 .rw_flags(libc::RWF_APPEND)
@@ -453,7 +454,7 @@ impl Op {
                 opcode::Fsync::new(fd).flags(flags).build()
             }
             Kind::Fallocate { mode, len } => opcode::Fallocate::new(fd, len)
-                .offset(self.at())
+                .offset(transfer.at())
                 .mode(mode)
                 .build(),
         }

@@ -55,15 +55,20 @@ pub(super) enum Kind {
     Fallocate { mode: i32, len: u64 },
 }
 
-/// One operation.
-pub(super) struct Op {
+/// What an operation does, and how far it is.
+pub(super) struct Transfer {
     pub(super) kind: Kind,
-    pub(super) fd: DataFd,
     offset: u64,
     list: Vec<iovec>,
     /// First entry of `list` that is not done with.
     next: usize,
     moved: u64,
+}
+
+/// One operation in flight.
+pub(super) struct Op {
+    pub(super) fd: DataFd,
+    pub(super) transfer: Transfer,
     then: Then,
 }
 
@@ -76,17 +81,19 @@ pub(super) enum Advance {
 /// More than the kernel takes in one call.
 const IOV_MAX: usize = 1024;
 
-impl Op {
+impl Kind {
     /// Whether it is best done on the spot.
-    pub(super) fn never_waits(&self) -> bool {
+    pub(super) fn never_waits(self, fd: &DataFd) -> bool {
         // What is allocated at once may be much.
-        self.fd.is_memory() && !matches!(self.kind, Kind::Fallocate { .. })
+        fd.is_memory() && !matches!(self, Kind::Fallocate { .. })
     }
+}
 
+impl Transfer {
     /// Does all of it on the spot.
-    pub(super) fn run(&mut self) -> Result<u32, Errno> {
+    pub(super) fn run(&mut self, fd: &DataFd) -> Result<u32, Errno> {
         loop {
-            if let Advance::Done(result) = self.advance(data_fd::call(self)) {
+            if let Advance::Done(result) = self.advance(data_fd::call(fd, self)) {
                 return result;
             }
         }
@@ -160,39 +167,35 @@ pub(super) struct Ops {
 }
 
 impl Ops {
-    /// An operation that is not in flight.
-    pub(super) fn make(
+    /// What is to be done with `parts`.
+    pub(super) fn transfer(
         &mut self,
         kind: Kind,
-        fd: &DataFd,
         parts: impl Iterator<Item = iovec>,
         offset: u64,
-        then: Then,
-    ) -> Op {
+    ) -> Transfer {
         let mut list = self.lists.pop().unwrap_or_default();
         list.extend(parts);
-        Op {
+        Transfer {
             kind,
-            fd: fd.clone(),
             offset,
             list,
             next: 0,
             moved: 0,
-            then,
         }
     }
 
-    /// Counts an operation among those in flight; answers its index.
-    pub(super) fn insert(&mut self, op: Op) -> u32 {
-        put(&mut self.ops, &mut self.free_ops, op)
-    }
-
-    /// Ends an operation that is not in flight, keeping its memory.
-    pub(super) fn dispose(&mut self, op: Op) -> Then {
-        let mut list = op.list;
+    /// Ends a transfer, keeping its memory.
+    pub(super) fn dispose(&mut self, transfer: Transfer) {
+        let mut list = transfer.list;
         list.clear();
         self.lists.push(list);
-        op.then
+    }
+
+    /// Counts an operation among those in flight; answers its index.
+    pub(super) fn insert(&mut self, fd: DataFd, transfer: Transfer, then: Then) -> u32 {
+        let op = Op { fd, transfer, then };
+        put(&mut self.ops, &mut self.free_ops, op)
     }
 
     /// The operation `index`, which is in flight.
@@ -213,7 +216,8 @@ impl Ops {
             .take()
             .expect("an operation completes once");
         self.free_ops.push(index);
-        self.dispose(op)
+        self.dispose(op.transfer);
+        op.then
     }
 
     pub(super) fn new_join(&mut self, finish: Finish) -> JoinId {
