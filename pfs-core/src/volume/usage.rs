@@ -67,8 +67,8 @@ mod word {
     pub const MDT_SIZE_MIN: usize = 8;
     /// The first of the counters of purges, each for the files that fall to it.
     pub const PURGES: usize = 16;
-    /// The first of the counters of truncations, each for the files that fall to it.
-    pub const TRUNCATIONS: usize = 256;
+    /// The first of the counters of changes, each for the files that fall to it.
+    pub const CHANGES: usize = 256;
 }
 
 /// The limits of a volume; `None` for none.
@@ -264,28 +264,30 @@ impl Usage {
         self.word(word::LAYOUTS).swap(1, Ordering::AcqRel) == 0
     }
 
-    // ---- truncations ---------------------------------------------------------------------
+    // ---- changes -------------------------------------------------------------------------
 
-    fn truncations_of(&self, ino: u64) -> &AtomicU64 {
+    fn changes_of(&self, ino: u64) -> &AtomicU64 {
         let index = (ino.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
-        self.word(word::TRUNCATIONS + index % (FILE_WORDS - word::TRUNCATIONS))
+        self.word(word::CHANGES + index % (FILE_WORDS - word::CHANGES))
     }
 
-    /// How often the inode `ino`, or another that is counted with it, was truncated.
-    pub fn truncations(&self, ino: u64) -> u64 {
-        self.truncations_of(ino).load(Ordering::SeqCst)
+    /// How often the inode `ino`, or another that is counted with it, was truncated or given
+    /// attributes.
+    pub fn changes(&self, ino: u64) -> u64 {
+        self.changes_of(ino).load(Ordering::SeqCst)
     }
 
-    /// Counts a truncation of the inode `ino`.
-    pub fn count_truncation(&self, ino: u64) {
-        self.truncations_of(ino).fetch_add(1, Ordering::SeqCst);
+    /// Counts a truncation of the inode `ino`, or that attributes of it were set: what others who
+    /// have looked at it must know.
+    pub fn count_change(&self, ino: u64) {
+        self.changes_of(ino).fetch_add(1, Ordering::SeqCst);
     }
 
     // ---- purges --------------------------------------------------------------------------
 
     fn purges_of(&self, ino: u64) -> &AtomicU64 {
         let index = (ino.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
-        self.word(word::PURGES + index % (word::TRUNCATIONS - word::PURGES))
+        self.word(word::PURGES + index % (word::CHANGES - word::PURGES))
     }
 
     /// Counts that a name of the inode `ino` is about to go, or what is left of it.

@@ -283,9 +283,9 @@ impl StripedInode {
         self.access_noted_s.store(0, Ordering::Relaxed);
     }
 
-    /// How often files were truncated, this one among them.
-    pub fn truncations(&self) -> u64 {
-        self.volume.usage.truncations(self.ino)
+    /// How often files were truncated or given attributes, this one among them.
+    pub fn changes(&self) -> u64 {
+        self.volume.usage.changes(self.ino)
     }
 
     /// Whether the file has no name that a requester could know. `attr` are its attributes now.

@@ -61,7 +61,6 @@ use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use crate::fs::{Attr, Errno, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
 use crate::io::{DataFd, Io};
 use crate::layout::Layout;
-use crate::sync::lock;
 use crate::tree::proc::ProcFd;
 use crate::tree::{Append, Budget, Closing, FileData, Inode, Opening, Stat, Tree, XattrChange};
 use crate::volume::{OpenVolume, Usage, VolumeKind};
@@ -305,8 +304,8 @@ impl FileData for Striped {
 
     fn attributes_set(&self, tree: &Tree, inode: &Inode) {
         let ino = tree.shown_ino(inode.ino, inode.dev);
-        if let Some(inode) = self.inodes.get(ino) {
-            *lock(&inode.last_look) = None;
+        if inode.file_type == libc::S_IFREG {
+            self.shared.usage.count_change(ino);
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn truncate(volume: &Volume, meta: &OwnedFd, ino: u64, size: u64) -> 
     }
     crash::point("objects_cut");
     set_size(Some(&volume.usage), meta, size)?;
-    volume.usage.count_truncation(ino);
+    volume.usage.count_change(ino);
     crash::point("size_set");
     // What was on its way to within the old size, and is not done again by who wrote it.
     match Record::load(meta)? {

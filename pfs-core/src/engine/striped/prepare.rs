@@ -3,8 +3,8 @@
 //!
 //! Linux stamps times by a clock that ticks every few milliseconds, and writes none twice within a
 //! tick. So neither is the inode looked at twice: many small writes cost the system calls of one.
-//! What others do to it within the tick of the last look comes as if after the write, but for
-//! truncations, which are counted.
+//! What others change within the tick of the last look, sizes and attributes, is counted in the
+//! [`Usage`](crate::volume::Usage) page.
 
 use rustix::fs::{
     statx, utimensat, AtFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
@@ -24,7 +24,7 @@ const TICK_MAX_NS: i64 = 10_000_000;
 pub(super) struct Look {
     /// The clock's time, in seconds and nanoseconds.
     tick: (i64, i64),
-    truncations: u64,
+    changes: u64,
     size: u64,
 }
 
@@ -34,9 +34,9 @@ pub(super) fn prepare(file: &File, end: u64) -> Result<bool> {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let tick = (now.tv_sec, now.tv_nsec);
     // Before the size is looked at.
-    let truncations = file.inode.truncations();
+    let changes = file.inode.changes();
     let mut last = lock(&file.inode.last_look);
-    let stands = |look: &Look| look.tick == tick && look.truncations == truncations;
+    let stands = |look: &Look| look.tick == tick && look.changes == changes;
     if last.is_some_and(|look| stands(&look) && end <= look.size) {
         return Ok(true);
     }
@@ -57,7 +57,7 @@ pub(super) fn prepare(file: &File, end: u64) -> Result<bool> {
     }
     *last = Some(Look {
         tick,
-        truncations,
+        changes,
         size: stat.stx_size,
     });
     Ok(true)

@@ -4,7 +4,7 @@
 //!   [`Usage`](crate::volume::Usage) page, and cuts the objects again.
 //! - A write that ends beyond the size holds [`Byte::Resize`], shared, while it extends the size, and
 //!   [`Byte::Size`], shared, until its data is down.
-//! - A write within the size holds nothing. If a truncation was counted since it looked at the size,
+//! - A write within the size holds nothing. If a change was counted since it looked at the size,
 //!   it is done again as one beyond the end: what the truncation cut of it is there again, and what
 //!   it put beyond the new size is within it.
 //!

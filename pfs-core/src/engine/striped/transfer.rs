@@ -119,7 +119,7 @@ pub(super) fn write(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, rep
             let parts = buf.parts(0, buf.len());
             io.write(&file.meta, parts, offset, Then::Count(write.reply));
         }
-        Ok(Range::Within { truncations }) => write.within(io, truncations),
+        Ok(Range::Within { changes }) => write.within(io, changes),
         Ok(Range::Beyond) => write.beyond(io),
         Err(errno) => write.reply.err(errno),
     }
@@ -137,8 +137,8 @@ pub(super) struct Write {
 enum Range {
     /// The inode alone, of which the kernel takes care.
     Inode,
-    /// The file as it is, at so many [truncations](size).
-    Within { truncations: u64 },
+    /// The file as it is, after so many [changes](size).
+    Within { changes: u64 },
     /// Beyond its end.
     Beyond,
 }
@@ -162,17 +162,17 @@ impl Write {
         // Where sizes are counted, the kernel may extend none: nor after a truncation.
         let kernel_extends = counts && self.offset < stripe.record.mdt_size_bytes;
         // Before the size is looked at.
-        let truncations = file.inode.truncations();
+        let changes = file.inode.changes();
         Ok(match prepare(file, end)? {
-            true if !kernel_extends => Range::Within { truncations },
+            true if !kernel_extends => Range::Within { changes },
             _ => Range::Beyond,
         })
     }
 
     /// Writes within the size, as long as it stays that.
-    fn within(self, io: &mut Io, truncations: u64) {
+    fn within(self, io: &mut Io, changes: u64) {
         self.start(io, move |io, write, result| {
-            if write.file.inode.truncations() == truncations {
+            if write.file.inode.changes() == changes {
                 write.reply.send(result);
             } else {
                 write.beyond(io);

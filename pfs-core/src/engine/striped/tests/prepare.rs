@@ -17,17 +17,23 @@ fn written() -> (Rig, Mount, Open) {
 
 #[test]
 fn a_write_changes_the_time_that_was_just_set() {
-    let (_rig, mut mount, file) = written();
+    let (rig, mut mount, file) = written();
+    let mut other = rig.mount();
+    let same = other.open(c"f");
     let old = Timestamp { sec: 7, nsec: 0 };
-    for _ in 0..ROUNDS {
+    let set = SetAttr {
+        mtime: Some(SetTime::To(old)),
+        ..SetAttr::default()
+    };
+    for round in 0..ROUNDS {
         mount.write(file, 2 * MDT_SIZE, b"before");
-        let set = SetAttr {
-            mtime: Some(SetTime::To(old)),
-            ..SetAttr::default()
+        let (by, node) = match round % 2 {
+            0 => (&mut mount, file.node),
+            _ => (&mut other, same.node),
         };
-        let attr: Attr = mount
+        let attr: Attr = by
             .client
-            .call(|fs, req, reply| fs.setattr(req, file.node, &set, reply))
+            .call(|fs, req, reply| fs.setattr(req, node, &set, reply))
             .unwrap();
         assert_eq!(attr.mtime, old);
         mount.write(file, 2 * MDT_SIZE, b"after");
