@@ -4,6 +4,8 @@
 //! reference to it: bytes are copied once, by raw pointers, into private memory before anybody
 //! looks at them, and payload is passed on as addresses, uncopied.
 
+use std::mem::MaybeUninit;
+
 use libc::iovec;
 
 /// One request's guest memory: its device-readable and then its device-writable parts as host
@@ -75,6 +77,15 @@ impl<'a> Cursor<'a> {
         let want = into.len();
         // SAFETY: the pointer is good for the writes of `want` bytes that `copy_out` makes.
         unsafe { self.copy_out(into.as_mut_ptr(), want) }
+    }
+
+    /// Copies the next bytes into `into`, as far as both go; answers them.
+    pub fn read_uninit<'m>(&mut self, into: &'m mut [MaybeUninit<u8>]) -> &'m [u8] {
+        let want = into.len();
+        // SAFETY: the pointer is good for the writes of `want` bytes that `copy_out` makes.
+        let got = unsafe { self.copy_out(into.as_mut_ptr().cast(), want) };
+        // SAFETY: the first `got` bytes, no more than `want`, have just been written.
+        unsafe { std::slice::from_raw_parts(into.as_ptr().cast(), got) }
     }
 
     /// Copies up to `len` bytes to the end of `into`; answers how many.
@@ -231,6 +242,10 @@ mod tests {
         assert_eq!(rest, b"-defg");
         assert_eq!(reader.read(&mut three), 0);
         reader.skip(1);
+        let mut ten = [const { MaybeUninit::uninit() }; 10];
+        assert_eq!(reader.read_uninit(&mut ten), b"");
+        assert_eq!(chain.reader().read_uninit(&mut ten[..5]), b"abcde");
+        assert_eq!(chain.reader().read_uninit(&mut ten), b"abcdefg");
     }
 
     #[test]

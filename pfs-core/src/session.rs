@@ -321,6 +321,25 @@ impl SessionStore {
         (self.tag(slot) == tag).then_some(record)
     }
 
+    /// The id and the owner's two words of the record that is in `slot` now: what a search looks
+    /// at, without the rest.
+    pub fn words_of_slot(&self, slot: u32) -> Option<(u64, u64, u64)> {
+        if slot < ROOT_SLOT || slot >= self.fresh() {
+            return None;
+        }
+        let tag = self.tag(slot);
+        tag.kind()?;
+        let words = self.slot(slot);
+        let (a, b) = (
+            words[2].load(Ordering::Relaxed),
+            words[3].load(Ordering::Relaxed),
+        );
+        // As in `get`.
+        std::sync::atomic::fence(Ordering::Acquire);
+        let id = u64::from(tag.generation()) << 32 | u64::from(slot);
+        (self.tag(slot) == tag).then_some((id, a, b))
+    }
+
     /// Records how `id` can be found again.
     pub fn set_identity(&self, id: u64, identity: &Identity) {
         if let Some((slot, tag)) = self.find(id) {
@@ -364,16 +383,6 @@ impl SessionStore {
     /// The ids and kinds of all records.
     pub fn ids(&self) -> impl Iterator<Item = (u64, Kind)> + '_ {
         self.tags()
-    }
-
-    /// The id of the record that is in `slot` now (the low 32 bits of its id).
-    pub fn id_of_slot(&self, slot: u32) -> Option<u64> {
-        if slot < ROOT_SLOT || slot >= self.fresh() {
-            return None;
-        }
-        let tag = self.tag(slot);
-        tag.kind()
-            .map(|_| u64::from(tag.generation()) << 32 | u64::from(slot))
     }
 
     fn tags(&self) -> impl Iterator<Item = (u64, Kind)> + '_ {
@@ -570,6 +579,8 @@ mod tests {
         let store = SessionStore::shared(memfd.try_clone().unwrap(), 16).unwrap();
         assert_eq!(store.init(), Some(init));
         assert_eq!(store.get(kept).unwrap().identity, identity);
+        assert_eq!(store.words_of_slot(kept as u32), Some((kept, 6, 0)));
+        assert_eq!(store.words_of_slot(gone as u32), None);
         assert_eq!((store.count(kept), store.get(gone)), (5, None));
         assert_eq!(store.sub_count(kept, 2), 3);
         assert_eq!(store.sub_count(kept, 9), 0);

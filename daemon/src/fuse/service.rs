@@ -1,5 +1,6 @@
 //! The service: one session of one guest, shared by all workers.
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -160,12 +161,12 @@ impl Service {
         }
         let rest = len.saturating_sub(IN_HEADER_BYTES as u64);
         let copied = body_len(&op, rest)?;
-        let (mut inline, mut heap) = ([0; INLINE_BODY_BYTES], Vec::new());
+        let (mut inline, mut heap) = (
+            [const { MaybeUninit::uninit() }; INLINE_BODY_BYTES],
+            Vec::new(),
+        );
         let body = match inline.get_mut(..copied) {
-            Some(body) => {
-                reader.read(body);
-                &*body
-            }
+            Some(body) => reader.read_uninit(body),
             None => {
                 reader.read_to_vec(&mut heap, copied);
                 heap.as_slice()
@@ -317,48 +318,49 @@ impl Service {
     }
 
     /// Writes the reply of a request that was submitted; answers its length.
-    pub fn answer(&self, pending: &mut Pending, chain: &Chain, result: Result<Answer>) -> u32 {
+    pub fn answer(&self, pending: &mut Pending, chain: &Chain, mut result: Result<Answer>) -> u32 {
         let to = pending.reply_to(chain);
-        match self.in_guest_ids(pending, result) {
-            Err(errno) => match (pending.shape, errno, self.caching.negative) {
+        if let Err(errno) = self.to_guest_ids(pending, &mut result) {
+            result = Err(errno);
+        }
+        // By reference: an answer is large.
+        match &mut result {
+            Err(errno) => match (pending.shape, *errno, self.caching.negative) {
                 (Shape::Lookup, Errno::NOENT, Some(valid)) => {
                     let sent = reply::encode_negative(&to, valid);
-                    sent.unwrap_or_else(|NoRoom| to.error(errno))
+                    sent.unwrap_or_else(|NoRoom| to.error(*errno))
                 }
-                _ => to.error(errno),
+                _ => to.error(*errno),
             },
             Ok(Answer::Dir(list)) => {
                 let plus = pending.shape == Shape::List { plus: true };
                 let lost = |node| self.fs.forget(node, 1);
-                let len = reply::encode_list(&to, plus, &list, &self.caching, lost);
-                pending.list = list;
+                let len = reply::encode_list(&to, plus, list, &self.caching, lost);
+                pending.list = std::mem::take(list);
                 len
             }
             Ok(answer) => {
-                reply::encode(&to, pending.shape, &answer, &self.caching).unwrap_or_else(|NoRoom| {
-                    self.give_back(&answer);
+                reply::encode(&to, pending.shape, answer, &self.caching).unwrap_or_else(|NoRoom| {
+                    self.give_back(answer);
                     to.error(Errno::IO)
                 })
             }
         }
     }
 
-    /// The answer as the guest sees users and groups.
-    fn in_guest_ids(&self, pending: &Pending, result: Result<Answer>) -> Result<Answer> {
+    /// Makes users and groups in the answer those that the guest sees.
+    fn to_guest_ids(&self, pending: &Pending, result: &mut Result<Answer>) -> Result<()> {
         let ids = &self.config.ids;
-        if ids.is_identity() {
-            return result;
-        }
-        let mut answer = result?;
-        match &mut answer {
-            Answer::Entry(entry) => ids.attr(&mut entry.attr),
-            Answer::Created(created) => ids.attr(&mut created.entry.attr),
-            Answer::Attr(attr) => ids.attr(attr),
-            Answer::Dir(list) => list.complete(|_, attr| ids.attr(attr)),
-            Answer::Bytes(value) if pending.acl => ids.acl_to_guest(value)?,
+        match result {
+            _ if ids.is_identity() => {}
+            Ok(Answer::Entry(entry)) => ids.attr(&mut entry.attr),
+            Ok(Answer::Created(created)) => ids.attr(&mut created.entry.attr),
+            Ok(Answer::Attr(attr)) => ids.attr(attr),
+            Ok(Answer::Dir(list)) => list.complete(|_, attr| ids.attr(attr)),
+            Ok(Answer::Bytes(value)) if pending.acl => ids.acl_to_guest(value)?,
             _ => {}
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// Gives back what an answer took that cannot be delivered. `admit` made sure of the room, so

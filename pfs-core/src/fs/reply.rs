@@ -119,16 +119,9 @@ impl Mailbox {
     }
 
     fn deliver(&self, done: Done) {
-        let remote = OWN.with_borrow_mut(|own| {
-            if own.mailbox == self.id {
-                own.done.push(done);
-                None
-            } else {
-                Some(done)
-            }
-        });
-        if let Some(done) = remote {
-            self.post(|post| post.done.push(done));
+        match OWN.with_borrow(|own| own.mailbox == self.id) {
+            true => OWN.with_borrow_mut(|own| own.done.push(done)),
+            false => self.post(|post| post.done.push(done)),
         }
     }
 
@@ -159,8 +152,11 @@ impl Mailbox {
     /// the mailbox's own thread.
     pub(crate) fn collect(&self, into: &mut Vec<Done>) -> Vec<Task> {
         OWN.with_borrow_mut(|own| {
-            if own.mailbox == self.id {
-                into.append(&mut own.done);
+            match own.mailbox == self.id {
+                // Answers are large: the lists change places instead.
+                true if into.is_empty() => std::mem::swap(into, &mut own.done),
+                true => into.append(&mut own.done),
+                false => {}
             }
         });
         if !self.full.load(Ordering::Acquire) {

@@ -1,27 +1,64 @@
 //! Attributes and ownership of inodes.
 
-use std::os::fd::AsFd;
+use std::ffi::CStr;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    fchown, fgetxattr, fremovexattr, statx, utimensat, AtFlags, Statx, StatxFlags, Timespec,
-    Timestamps, UTIME_NOW, UTIME_OMIT,
+    fchown, fgetxattr, fremovexattr, statx, utimensat, AtFlags, StatxFlags, Timespec, Timestamps,
+    UTIME_NOW, UTIME_OMIT,
 };
 
+use super::proc::last_errno;
 use super::xattr_names::{Acl, CAPABILITY};
 use super::{ownership, Inode, Stat, Tree};
-use crate::fs::{Attr, Caller, Errno, Name, NodeId, Result, SetAttr, SetTime, StatFs};
+use crate::fs::{Attr, Caller, Errno, Name, NodeId, Result, SetAttr, SetTime, StatFs, Timestamp};
+
+/// Whether the kernel takes no path for an empty one, which spares it a look at our memory: Linux
+/// 6.11 and later do.
+static NO_PATH: AtomicBool = AtomicBool::new(true);
 
 /// Looks at what `fd` refers to.
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    statx(fd, c"", flags, mask).map(|stat| stat_of(&stat))
+    let (fd, flags) = (fd.as_fd(), libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW);
+    if NO_PATH.load(Ordering::Relaxed) {
+        match stat_at(fd, None, flags) {
+            Err(Errno::FAULT) => NO_PATH.store(false, Ordering::Relaxed),
+            looked => return looked,
+        }
+    }
+    stat_at(fd, Some(c""), flags)
 }
 
 /// Looks at `name` in `dir`, without following it.
 pub fn stat_name(dir: impl AsFd, name: &Name) -> Result<Stat> {
-    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    statx(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW, mask).map(|stat| stat_of(&stat))
+    stat_at(
+        dir.as_fd(),
+        Some(name.as_c_str()),
+        libc::AT_SYMLINK_NOFOLLOW,
+    )
+}
+
+/// `statx(2)`.
+fn stat_at(dir: BorrowedFd<'_>, path: Option<&CStr>, flags: i32) -> Result<Stat> {
+    let mut stat = MaybeUninit::uninit();
+    // SAFETY: the path ends with NUL, or there is none, which the kernel takes or refuses; it
+    // writes a whole `struct statx` where it succeeds.
+    let result = unsafe {
+        libc::statx(
+            dir.as_raw_fd(),
+            path.map_or(std::ptr::null(), CStr::as_ptr),
+            flags,
+            libc::STATX_BASIC_STATS | libc::STATX_BTIME,
+            stat.as_mut_ptr(),
+        )
+    };
+    match result {
+        // SAFETY: the call succeeded, so the kernel has written it.
+        0 => Ok(stat_of(unsafe { stat.assume_init_ref() })),
+        _ => Err(last_errno()),
+    }
 }
 
 /// The inode number of what `fd` refers to, and the device that it is on.
@@ -54,7 +91,7 @@ pub fn drop_capability(fd: impl AsFd) -> Result<()> {
     }
 }
 
-fn stat_of(stat: &Statx) -> Stat {
+fn stat_of(stat: &libc::statx) -> Stat {
     Stat {
         dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
         ino: stat.stx_ino,
@@ -69,11 +106,18 @@ fn stat_of(stat: &Statx) -> Stat {
             gid: stat.stx_gid,
             rdev_major: stat.stx_rdev_major,
             rdev_minor: stat.stx_rdev_minor,
-            atime: stat.stx_atime.into(),
-            mtime: stat.stx_mtime.into(),
-            ctime: stat.stx_ctime.into(),
-            btime: stat.stx_btime.into(),
+            atime: timestamp(&stat.stx_atime),
+            mtime: timestamp(&stat.stx_mtime),
+            ctime: timestamp(&stat.stx_ctime),
+            btime: timestamp(&stat.stx_btime),
         },
+    }
+}
+
+fn timestamp(time: &libc::statx_timestamp) -> Timestamp {
+    Timestamp {
+        sec: time.tv_sec,
+        nsec: time.tv_nsec,
     }
 }
 

@@ -79,13 +79,8 @@ impl Inodes {
     }
 
     fn hash_of(&self, slot: u32) -> u64 {
-        let (ino, dev) = self.number_of(slot).unwrap_or_default();
+        let (_, ino, dev) = self.store.words_of_slot(slot).unwrap_or_default();
         self.hasher.hash_one((ino, dev))
-    }
-
-    fn number_of(&self, slot: u32) -> Option<(u64, u64)> {
-        let record = self.store.get(self.store.id_of_slot(slot)?)?;
-        Some((record.a, record.b))
     }
 
     fn record(&self, fd: &OwnedFd, stat: &Stat) -> Record {
@@ -105,9 +100,14 @@ impl Inodes {
 
     /// The node in the index for an inode number, which may have been used again since.
     fn indexed(&self, index: &HashTable<u32>, hash: u64, stat: &Stat) -> Option<NodeId> {
-        let same = |slot: &u32| self.number_of(*slot) == Some((stat.ino, stat.dev));
-        let slot = index.find(hash, same)?;
-        self.store.id_of_slot(*slot).map(NodeId)
+        let mut node = None;
+        index.find(hash, |slot| {
+            let record = self.store.words_of_slot(*slot);
+            let same = record.filter(|(_, ino, dev)| (*ino, *dev) == (stat.ino, stat.dev));
+            node = same.map(|(id, ..)| NodeId(id));
+            node.is_some()
+        })?;
+        node
     }
 
     /// Takes one lookup on the inode with `stat`'s number, if its descriptor is held: only then

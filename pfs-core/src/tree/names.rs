@@ -63,10 +63,10 @@ impl Tree {
     /// Finds `name` in `dir` and takes one lookup on it.
     pub(super) fn find(&self, dir: impl AsFd, name: &Name) -> Result<Entry> {
         // One system call where the inode's descriptor is held already.
-        let stat = stat_name(&dir, name)?;
+        let mut stat = stat_name(&dir, name)?;
         match self.inodes.known(&stat) {
-            Some(inode) => match self.ownership.complete(inode.fd.as_fd(), stat) {
-                Ok(stat) => Ok(Entry {
+            Some(inode) => match self.ownership.complete(inode.fd.as_fd(), &mut stat) {
+                Ok(()) => Ok(Entry {
                     node: inode.node,
                     attr: self.seen(&stat),
                 }),

@@ -210,10 +210,11 @@ impl Ownership for Mapped {
         false
     }
 
-    fn complete(&self, fd: BorrowedFd<'_>, stat: Stat) -> Result<Stat> {
+    fn complete(&self, fd: BorrowedFd<'_>, stat: &mut Stat) -> Result<()> {
         let owner = self.said(fd)?;
-        let owner = owner.unwrap_or_else(|| Owner::unsaid(&stat));
-        Ok(owner.complete(stat))
+        let owner = owner.unwrap_or_else(|| Owner::unsaid(stat));
+        *stat = owner.complete(*stat);
+        Ok(())
     }
 
     fn make_file(&self, dir: &Inode, name: &CStr, new: &New, flags: OFlags) -> Result<OwnedFd> {

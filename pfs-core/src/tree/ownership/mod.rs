@@ -44,8 +44,8 @@ pub(super) trait Ownership: Send + Sync {
     /// Whether the host's kernel keeps them.
     fn is_native(&self) -> bool;
 
-    /// What the guest sees of the inode behind `fd`, of which the host says `stat`.
-    fn complete(&self, fd: BorrowedFd<'_>, stat: Stat) -> Result<Stat>;
+    /// Makes of `stat`, which the host says of the inode behind `fd`, what the guest sees.
+    fn complete(&self, fd: BorrowedFd<'_>, stat: &mut Stat) -> Result<()>;
 
     /// Makes a regular file and opens it with `flags`; `EEXIST` where the name is taken.
     fn make_file(&self, dir: &Inode, name: &CStr, new: &New, flags: OFlags) -> Result<OwnedFd>;
@@ -97,6 +97,7 @@ pub(super) trait Ownership: Send + Sync {
 
 /// What the guest sees of the inode behind `fd`.
 pub(super) fn stat(ownership: &dyn Ownership, fd: impl AsFd) -> Result<Stat> {
-    let stat = super::attrs::stat_fd(&fd)?;
-    ownership.complete(fd.as_fd(), stat)
+    let mut stat = super::attrs::stat_fd(&fd)?;
+    ownership.complete(fd.as_fd(), &mut stat)?;
+    Ok(stat)
 }

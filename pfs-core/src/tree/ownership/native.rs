@@ -55,8 +55,8 @@ impl Ownership for Native {
         true
     }
 
-    fn complete(&self, _: BorrowedFd<'_>, stat: Stat) -> Result<Stat> {
-        Ok(stat)
+    fn complete(&self, _: BorrowedFd<'_>, _: &mut Stat) -> Result<()> {
+        Ok(())
     }
 
     fn make_file(&self, dir: &Inode, name: &CStr, new: &New, flags: OFlags) -> Result<OwnedFd> {
