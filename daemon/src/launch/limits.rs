@@ -60,5 +60,5 @@ pub(super) fn set_open_files(wanted: Option<u64>) -> Result<u64, Error> {
 /// How many of `files_max` open files may be descriptors kept of inodes; the rest is for what
 /// the guest has open, and for the daemon.
 pub(super) fn inode_fds_max(files_max: u64) -> usize {
-    (files_max / 4).min(INODE_FDS_MAX) as usize
+    (files_max / 2).min(INODE_FDS_MAX) as usize
 }

@@ -28,8 +28,31 @@ pub struct Inode {
     /// The file type bits of the mode, which never change.
     pub file_type: u32,
     used: AtomicBool,
+    /// Of a directory.
+    pub(super) names: Names,
     pub(super) changes: Changes,
     pub(super) parked: Place,
+}
+
+/// Whether descriptors of what a directory names are held, by what the last lookup there found. A
+/// name whose inode is held is only looked at; any other is opened at once.
+#[derive(Default)]
+pub(super) struct Names {
+    unheld: AtomicBool,
+}
+
+impl Names {
+    /// Whether the next name's inode is likely held.
+    pub(super) fn likely_held(&self) -> bool {
+        !self.unheld.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether it was.
+    pub(super) fn note(&self, held: bool) {
+        if self.likely_held() != held {
+            self.unheld.store(!held, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Inode {
@@ -44,6 +67,7 @@ impl Inode {
             dev: stat.dev,
             file_type,
             used,
+            names: Names::default(),
             changes: Changes::default(),
             parked: Place::default(),
         })

@@ -6,9 +6,11 @@ use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::attrs::stat_name;
+use super::cache::Names;
 use super::proc::last_errno;
 use super::Tree;
-use crate::fs::{DirEntry, DirList, Errno, Name, NodeId, Result};
+use crate::fs::{DirEntry, DirList, Entry, Errno, Name, NodeId, Result};
 use crate::io::DataFd;
 use crate::sync::lock;
 
@@ -22,6 +24,7 @@ pub struct OpenDir {
     pub node: NodeId,
     pub fd: DataFd,
     stream: Mutex<Stream>,
+    names: Names,
 }
 
 /// Entries read from the kernel and not yet given out.
@@ -54,6 +57,7 @@ impl Tree {
             node,
             fd: DataFd::new(fd, self.storage_of(&inode)),
             stream: Mutex::default(),
+            names: Names::default(),
         })
     }
 
@@ -102,6 +106,22 @@ impl Tree {
         Ok((self.stat(&fd)?.file_type() >> 12) as u8)
     }
 
+    /// Takes one lookup on `name` in `dir`. A listing, of which a guest may never use most, takes no
+    /// descriptors from others for inodes that are known.
+    fn listed(&self, dir: &OpenDir, name: &Name) -> Result<Entry> {
+        if !self.ownership.is_native() || !self.inodes.is_full() {
+            return self.find(&dir.fd, name, &dir.names);
+        }
+        let stat = stat_name(&dir.fd, name)?;
+        match self.inodes.known_at(&dir.fd, name, &stat) {
+            Some(node) => Ok(Entry {
+                node,
+                attr: self.seen(&stat),
+            }),
+            None => self.enter(&dir.fd, name),
+        }
+    }
+
     /// Adds one entry; answers false where there is no room.
     fn push(
         &self,
@@ -115,7 +135,7 @@ impl Tree {
             return Ok(false);
         }
         let entry = match Name::new(raw.name) {
-            Ok(name) if plus => Some(self.find(&dir.fd, name)?),
+            Ok(name) if plus => Some(self.listed(dir, name)?),
             _ => None,
         };
         let ino = entry.map_or(raw.ino, |entry| entry.attr.ino);

@@ -20,7 +20,7 @@ use super::cache::{Cache, Inode};
 use super::ownership::Ownership;
 use super::proc::last_errno;
 use super::{find, Stat};
-use crate::fs::{Errno, NodeId, Result};
+use crate::fs::{Errno, Name, NodeId, Result};
 use crate::session::{Identity, Kind, Record, SessionStore, IDENTITY_MAX};
 use crate::sync::lock;
 
@@ -38,6 +38,8 @@ pub(super) struct Inodes {
     /// A descriptor on the root's mount, for `open_by_handle_at(2)`; `None` where the process
     /// may not use it, or the file system has no handles.
     mount: Option<OwnedFd>,
+    /// The file system that the root is on: its handles lead back, where `mount` is there.
+    root_dev: u64,
 }
 
 impl Inodes {
@@ -56,6 +58,7 @@ impl Inodes {
             ownership,
             cache: Cache::new(held_max),
             mount: mount_fd(&root),
+            root_dev: stat.dev,
         };
         if table.store.get(NodeId::ROOT.0).is_none() {
             let id = table.store.insert(&table.record(&root, stat))?;
@@ -120,25 +123,60 @@ impl Inodes {
         Some(inode)
     }
 
+    /// Takes one lookup on the inode that `stat` describes, just looked at as `name` in `dir`,
+    /// without a new descriptor: where one is held, or where the name's handle is the record's.
+    ///
+    /// Then the number was another inode's at the look only if that one went, and this one came,
+    /// was found and let go of, in between.
+    pub(super) fn known_at(&self, dir: impl AsFd, name: &Name, stat: &Stat) -> Option<NodeId> {
+        if let Some(inode) = self.known(stat) {
+            return Some(inode.node);
+        }
+        let node = {
+            let (hash, index) = self.index(stat.ino, stat.dev);
+            self.indexed(&index, hash, stat)?
+        };
+        let recorded = self.store.get(node.0)?.identity;
+        if recorded.is_none() || recorded != identity_at(dir.as_fd(), name.as_c_str(), 0) {
+            return None;
+        }
+        let (hash, index) = self.index(stat.ino, stat.dev);
+        let still = self.indexed(&index, hash, stat) == Some(node);
+        still.then(|| {
+            self.store.add_count(node.0, 1);
+            node
+        })
+    }
+
+    /// Whether a new descriptor costs another inode its own.
+    pub(super) fn is_full(&self) -> bool {
+        self.mount.is_some() && self.cache.is_full()
+    }
+
     /// The inode with `stat`'s number, if its descriptor is held.
     pub(super) fn held_as(&self, stat: &Stat) -> Option<Arc<Inode>> {
         let (hash, index) = self.index(stat.ino, stat.dev);
         self.cache.get(self.indexed(&index, hash, stat)?)
     }
 
-    /// Takes one lookup on the inode behind `fd`, which `stat` describes.
-    pub(super) fn intern(&self, fd: OwnedFd, stat: &Stat) -> Result<Arc<Inode>> {
+    /// Takes one lookup on the inode behind `fd`, which `stat` describes; answers also whether its
+    /// descriptor was held already.
+    pub(super) fn intern(&self, fd: OwnedFd, stat: &Stat) -> Result<(Arc<Inode>, bool)> {
+        if let Some(inode) = self.known(stat) {
+            return Ok((inode, true));
+        }
         self.make_room();
         let (hash, mut index) = self.index(stat.ino, stat.dev);
         if let Some(node) = self.indexed(&index, hash, stat) {
+            // Another thread may have been first.
             if let Some(inode) = self.cache.get(node) {
                 self.store.add_count(node.0, 1);
-                return Ok(inode);
+                return Ok((inode, true));
             }
             let recorded = self.store.get(node.0).map(|record| record.identity);
             if recorded.is_some_and(|known| !known.is_none() && known == identity_of(&fd)) {
                 self.store.add_count(node.0, 1);
-                return Ok(self.cache.put(Inode::new(node, fd, stat)));
+                return Ok((self.cache.put(Inode::new(node, fd, stat)), false));
             }
             // The number was used again: the old inode is gone, its node stays until forgotten.
             if let Ok(entry) = index.find_entry(hash, |slot| *slot == node.0 as u32) {
@@ -147,7 +185,7 @@ impl Inodes {
         }
         let node = NodeId(self.store.insert(&self.record(&fd, stat))?);
         index.insert_unique(hash, node.0 as u32, |slot| self.hash_of(*slot));
-        Ok(self.cache.put(Inode::new(node, fd, stat)))
+        Ok((self.cache.put(Inode::new(node, fd, stat)), false))
     }
 
     /// The inode of `node`: `ESTALE` for one never given out, forgotten, or gone.
@@ -285,7 +323,7 @@ impl Inodes {
 
     /// Closes a descriptor where there are too many.
     fn make_room(&self) {
-        if self.mount.is_some() && self.cache.is_full() {
+        if self.is_full() {
             self.cache
                 .evict_one(|inode| inode.node != NodeId::ROOT && self.record_identity(inode));
         }
@@ -308,12 +346,19 @@ impl Inodes {
             return true;
         }
         let identity = identity_of(&inode.fd);
-        // An inode on another mount has a handle that leads nowhere, or elsewhere, on this one.
         let Some(mount) = &self.mount else {
             return false;
         };
-        let found = open_identity(mount, &identity).and_then(|fd| super::attrs::stat_fd(&fd));
-        if !found.is_ok_and(|stat| (stat.ino, stat.dev) == (inode.ino, inode.dev)) {
+        // An inode on another mount has a handle that leads nowhere, or elsewhere, on this one.
+        let leads_back = match inode.dev == self.root_dev {
+            true => !identity.is_none(),
+            false => {
+                let found = open_identity(mount, &identity);
+                let found = found.and_then(|fd| super::attrs::stat_fd(&fd));
+                found.is_ok_and(|stat| (stat.ino, stat.dev) == (inode.ino, inode.dev))
+            }
+        };
+        if !leads_back {
             return false;
         }
         self.store.set_identity(inode.node.0, &identity);
@@ -332,20 +377,26 @@ struct FileHandle {
 /// The kernel's file handle for what `fd` refers to; none where the file system has none, or
 /// one too large for a record.
 fn identity_of(fd: &OwnedFd) -> Identity {
+    identity_at(fd.as_fd(), c"", libc::AT_EMPTY_PATH)
+}
+
+/// As [`identity_of`], for `path` in `dir`, which is not followed.
+fn identity_at(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Identity {
     let mut handle = FileHandle {
         handle_bytes: (IDENTITY_MAX - 4) as u32,
         handle_type: 0,
         handle: [0; IDENTITY_MAX - 4],
     };
     let mut mount_id = 0;
-    // SAFETY: the handle says how much room it has, and the kernel writes no more than that.
+    // SAFETY: the path ends with NUL; the handle says how much room it has, and the kernel writes
+    // no more than that.
     let result = unsafe {
         libc::name_to_handle_at(
-            fd.as_raw_fd(),
-            c"".as_ptr(),
+            dir.as_raw_fd(),
+            path.as_ptr(),
             (&raw mut handle).cast(),
             &mut mount_id,
-            libc::AT_EMPTY_PATH,
+            flags,
         )
     };
     if result != 0 {

@@ -7,6 +7,7 @@ use rustix::fs::{linkat, openat, AtFlags, Mode, OFlags, RenameFlags};
 
 use super::attrs::{number_fd, stat_name};
 use super::budget::Charge;
+use super::cache::Names;
 use super::ownership::New;
 use super::proc::FdName;
 use super::replay::Making;
@@ -57,49 +58,59 @@ impl Tree {
     /// Finds `name` in `parent` and takes one lookup on it.
     pub fn lookup(&self, parent: NodeId, name: &Name) -> Result<Entry> {
         let parent = self.inode(parent)?;
-        self.find(&parent.fd, name)
+        self.find(&parent.fd, name, &parent.names)
     }
 
-    /// Finds `name` in `dir` and takes one lookup on it.
-    pub(super) fn find(&self, dir: impl AsFd, name: &Name) -> Result<Entry> {
-        // One system call where the inode's descriptor is held already.
-        let mut stat = stat_name(&dir, name)?;
-        match self.inodes.known(&stat) {
-            Some(inode) => match self.ownership.complete(inode.fd.as_fd(), &mut stat) {
-                Ok(()) => Ok(Entry {
-                    node: inode.node,
-                    attr: self.seen(&stat),
-                }),
-                Err(errno) => {
-                    self.forget(inode.node, 1);
-                    Err(errno)
-                }
-            },
-            None => self.enter(dir, name),
+    /// Finds `name` in `dir`, of which `names` is known, and takes one lookup on it.
+    pub(super) fn find(&self, dir: impl AsFd, name: &Name, names: &Names) -> Result<Entry> {
+        if names.likely_held() {
+            // One system call where the inode's descriptor is held already.
+            let mut stat = stat_name(&dir, name)?;
+            if let Some(inode) = self.inodes.known(&stat) {
+                return match self.ownership.complete(inode.fd.as_fd(), &mut stat) {
+                    Ok(()) => Ok(Entry {
+                        node: inode.node,
+                        attr: self.seen(&stat),
+                    }),
+                    Err(errno) => {
+                        self.forget(inode.node, 1);
+                        Err(errno)
+                    }
+                };
+            }
         }
+        let (entry, held) = self.open_name(dir, name)?;
+        names.note(held);
+        Ok(entry)
     }
 
     /// Opens `name` in `dir` without following it, and takes one lookup on what is there.
-    fn enter(&self, dir: impl AsFd, name: &Name) -> Result<Entry> {
+    pub(super) fn enter(&self, dir: impl AsFd, name: &Name) -> Result<Entry> {
+        self.open_name(dir, name).map(|(entry, _)| entry)
+    }
+
+    /// As [`enter`](Self::enter); answers also whether the inode's descriptor was held.
+    fn open_name(&self, dir: impl AsFd, name: &Name) -> Result<(Entry, bool)> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(dir, name.as_c_str(), flags, Mode::empty())?;
         let stat = self.stat(&fd)?;
         self.entry(fd, &stat)
     }
 
-    fn entry(&self, fd: OwnedFd, stat: &Stat) -> Result<Entry> {
-        let inode = self.inodes.intern(fd, stat)?;
-        Ok(Entry {
+    fn entry(&self, fd: OwnedFd, stat: &Stat) -> Result<(Entry, bool)> {
+        let (inode, held) = self.inodes.intern(fd, stat)?;
+        let entry = Entry {
             node: inode.node,
             attr: self.seen(stat),
-        })
+        };
+        Ok((entry, held))
     }
 
     /// Takes one lookup on the file that `fd` has open.
     fn entry_of(&self, fd: &OwnedFd) -> Result<Entry> {
         let path = self.proc.open_fd(fd, OFlags::PATH | OFlags::CLOEXEC)?;
         let stat = self.stat(&path)?;
-        self.entry(path, &stat)
+        self.entry(path, &stat).map(|(entry, _)| entry)
     }
 
     /// Takes one lookup on the file that `fd` has open, and that was just made as `name` in `dir`;
@@ -119,7 +130,7 @@ impl Tree {
         let found = path.and_then(|path| Ok((self.stat(&path)?, path)));
         if let Ok((stat, path)) = found {
             if number == (stat.ino, stat.dev) {
-                return Ok((self.entry(path, &stat)?, Some(named_at)));
+                return Ok((self.entry(path, &stat)?.0, Some(named_at)));
             }
         }
         // Another has removed the name by now, or put something else there.

@@ -92,6 +92,82 @@ fn a_reused_inode_number_is_another_node() {
     println!("{reused} inode numbers were reused");
 }
 
+/// Names and nodes that READDIRPLUS gives of the root.
+fn list_root(tree: &Tree) -> std::collections::BTreeMap<Vec<u8>, (NodeId, u64)> {
+    let dir = tree.open_dir(NodeId::ROOT).unwrap();
+    let mut list = DirList::new(1 << 20, 24);
+    tree.read_dir(&dir, 0, true, &mut list).unwrap();
+    let entries = list.iter().filter_map(|item| {
+        let entry = item.entry?;
+        Some((item.name.to_vec(), (entry.node, entry.attr.ino)))
+    });
+    entries.collect()
+}
+
+#[test]
+fn listings_take_no_descriptors_from_others() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: file handles need CAP_DAC_READ_SEARCH");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = |i: u32| dir.path().join(i.to_string());
+    (0..40).for_each(|i| std::fs::write(path(i), "x").unwrap());
+    let tree = tree_on(dir.path(), private(), 10);
+    let first = list_root(&tree);
+    assert_eq!(first.len(), 40);
+    let held: Vec<_> = (0..40).map(|i| is_held(&tree, &path(i))).collect();
+    assert_eq!(list_root(&tree), first);
+    let held_now: Vec<_> = (0..40).map(|i| is_held(&tree, &path(i))).collect();
+    assert_eq!(held, held_now);
+
+    // Each listing took a lookup on each.
+    for (node, _) in first.values() {
+        tree.forget(*node, 1);
+        assert!(tree.inode(*node).is_ok());
+    }
+    // Others in the places of the first, maybe with their numbers, are other nodes.
+    for i in 0..40 {
+        std::fs::remove_file(path(i)).unwrap();
+    }
+    (0..40).for_each(|i| std::fs::write(path(i), "y").unwrap());
+    let known: std::collections::HashSet<_> = first.values().map(|(node, _)| *node).collect();
+    assert!(list_root(&tree)
+        .values()
+        .all(|(node, _)| !known.contains(node)));
+    for (node, _) in first.values() {
+        tree.forget(*node, 1);
+        assert_eq!(tree.inode(*node).err(), Some(Errno::STALE));
+    }
+}
+
+fn is_held(tree: &Tree, path: &Path) -> bool {
+    let file = std::fs::File::open(path).unwrap();
+    tree.held(&attrs::stat_fd(&file).unwrap()).is_some()
+}
+
+#[test]
+fn names_are_found_whatever_the_last_one_was() {
+    let dir = tempfile::tempdir().unwrap();
+    for text in ["a", "b", "c"] {
+        std::fs::write(dir.path().join(text), "x").unwrap();
+    }
+    let tree = tree(dir.path());
+    let node = |text| lookup(&tree, NodeId::ROOT, text).unwrap().node;
+    // Unheld, held, unheld after held, and held after unheld.
+    let (a, b) = (node("a"), node("b"));
+    assert_eq!((node("a"), node("a")), (a, a));
+    let c = node("c");
+    assert_eq!((node("b"), node("c"), node("b")), (b, c, b));
+    let missing = lookup(&tree, NodeId::ROOT, "d").err();
+    assert_eq!(missing, Some(Errno::NOENT));
+    for (node, count) in [(a, 3), (b, 3), (c, 2)] {
+        tree.forget(node, count - 1);
+        assert!(tree.inode(node).is_ok());
+        tree.forget(node, 1);
+        assert_eq!(tree.inode(node).err(), Some(Errno::STALE));
+    }
+}
+
 #[test]
 fn descriptors_are_bounded_and_inodes_found_again() {
     if !rustix::process::geteuid().is_root() {
