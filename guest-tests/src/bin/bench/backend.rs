@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use guest_tests::binaries;
 use guest_tests::ring::fuse::{self, Client, Session, SessionConfig};
@@ -111,6 +112,8 @@ pub struct Backend {
     pub kind: Kind,
     session: Session,
     daemon: Daemon,
+    /// From the start of its process to the answer of INIT.
+    pub started_in: Duration,
     /// Goes last.
     folder: TempDir,
 }
@@ -129,6 +132,7 @@ impl Backend {
             backend: kind.to_string(),
             source,
         };
+        let begin = Instant::now();
         let mut daemon = spawn(command, setup.pinning)?.map_err(not_started)?;
         let stream = daemon.connect().map_err(not_started)?;
         let config = SessionConfig {
@@ -144,6 +148,7 @@ impl Backend {
             kind,
             session,
             daemon,
+            started_in: begin.elapsed(),
             folder,
         })
     }
@@ -156,6 +161,15 @@ impl Backend {
     /// The client, and the folder with all that the daemon stores.
     pub fn client_and_folder(&mut self) -> (&mut Client, &Path) {
         (self.session.fs(), self.folder.path())
+    }
+
+    /// The folder in which the daemon's guest sees the files that others put there.
+    pub fn namespace(&self) -> PathBuf {
+        let volume = self.folder.path().join("volume");
+        match self.kind {
+            Kind::Striped(_) => volume.join("meta/namespace"),
+            Kind::Posix | Kind::Null | Kind::Virtiofsd => volume,
+        }
     }
 
     /// An error of its ring, in the middle of `action`.

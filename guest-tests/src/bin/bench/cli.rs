@@ -32,6 +32,8 @@ pub enum Command {
     Check(Check),
     /// Runs one workload on one daemon, as for a profile: says the daemon's process id first
     Run(Run),
+    /// Measures what a daemon takes while it does nothing, and for what its guest knows
+    Footprint(Footprint),
     /// Names the workloads
     List,
 }
@@ -107,6 +109,28 @@ pub struct Run {
     /// How long
     #[arg(long, default_value = "10", value_parser = seconds)]
     pub seconds: Duration,
+
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Args)]
+pub struct Footprint {
+    /// The daemon: striped-N, posix or virtiofsd
+    #[arg(default_value = "posix")]
+    pub backend: Kind,
+
+    /// Files that are looked up and not forgotten, each an inode of its own
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub inodes: u32,
+
+    /// How long nothing is asked
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    pub idle: Duration,
+
+    /// Starts, of which the median is taken
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub starts: u32,
 
     #[command(flatten)]
     pub common: Common,

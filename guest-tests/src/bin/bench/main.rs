@@ -8,6 +8,7 @@ mod compare;
 mod cpu;
 mod error;
 mod floor;
+mod footprint;
 mod report;
 mod rows;
 mod slice;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use backend::{Backend, Kind};
-use cli::{Check, Cli, Command, Common, Compare, Output, Run};
+use cli::{Check, Cli, Command, Common, Compare, Footprint, Output, Run};
 use compare::{Measured, Settings};
 use error::Error;
 use rows::{Row, ROWS};
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare(&args),
         Command::Check(args) => check(&args),
         Command::Run(args) => run(&args),
+        Command::Footprint(args) => footprint(&args),
         Command::List => list(),
     };
     match done {
@@ -145,6 +147,11 @@ fn run(args: &Run) -> Result<(), Error> {
         slice.cpu_us(),
         slice.context_switches as f64 / slice.units as f64,
     ))
+}
+
+fn footprint(args: &Footprint) -> Result<(), Error> {
+    warn_of_debug_build();
+    print(&report::footprint::render(&footprint::measure(args)?))
 }
 
 fn list() -> Result<(), Error> {

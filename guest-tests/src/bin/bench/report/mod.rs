@@ -1,5 +1,6 @@
 //! What was measured, for people and for programs.
 
+pub mod footprint;
 pub mod json;
 pub mod svg;
 pub mod table;
