@@ -5,6 +5,7 @@
 //! - [`crash`]: where a daemon under test can be made to die.
 //! - [`fixture`]: volumes, daemons and sessions for tests of the ring driver.
 //! - [`ring`]: plays QEMU and the guest driver in-process against a vhost-user-fs daemon.
+//! - [`suites`]: what suites of crates.io are told.
 //! - [`vm`]: boots real QEMU guests.
 //!
 //! The program `bridge` (`src/bin/bridge/`) mounts a daemon on this host: `/dev/fuse` on one side,
@@ -15,4 +16,5 @@ pub mod binaries;
 pub mod crash;
 pub mod fixture;
 pub mod ring;
+pub mod suites;
 pub mod vm;

@@ -4,31 +4,9 @@
 use std::process::Command;
 
 use guest_tests::fixture::Volume;
+use guest_tests::suites;
 
 use crate::support::{tools, Bridge};
-
-/// All that fsx can do on Linux. The file spans all targets several times, and an operation up to
-/// four stripe units.
-const CONFIG: &str = "\
-flen = 1048576
-[opsize]
-max = 262144
-[weights]
-close_open = 1
-read = 10
-write = 10
-mapread = 10
-mapwrite = 10
-invalidate = 1
-truncate = 5
-fsync = 1
-fdatasync = 1
-posix_fallocate = 2
-punch_hole = 3
-sendfile = 3
-posix_fadvise = 1
-copy_file_range = 3
-";
 
 #[test]
 fn operations_2_000_striped() {
@@ -75,7 +53,7 @@ fn run(volume: &Volume, operations: u64, args: &[&str]) {
     };
     let scratch = tempfile::tempdir().unwrap();
     let config = scratch.path().join("fsx.toml");
-    std::fs::write(&config, CONFIG).unwrap();
+    std::fs::write(&config, suites::FSX).unwrap();
     // It picks a seed and prints it; when it fails, it prints the last operations too.
     let output = Command::new(tools.fsx)
         .arg("-f")

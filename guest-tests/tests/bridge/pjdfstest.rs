@@ -4,19 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 use guest_tests::fixture::Volume;
+use guest_tests::suites;
 
 use crate::support::{tools, Bridge};
 
-/// Every feature that a Linux file system can have, and users that every Debian has.
-const CONFIG: &str = "\
-[features]
-posix_fallocate = {}
-rename_ctime = {}
-stat_st_birthtime = {}
-utime_now = {}
-utimensat = {}
-[settings]
-naptime = 0.01
+/// Users that every Debian has.
+const USERS: &str = "\
 [dummy_auth]
 entries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]
 ";
@@ -42,9 +35,10 @@ fn conforms_posix() {
 
 fn conforms(volume: &Volume) {
     let Some(tools) = tools() else { return };
-    let remount = CONFIG.replace("0.01\n", "0.01\nallow_remount = true\n");
+    let config = format!("{}{USERS}", suites::PJDFSTEST);
+    let remount = config.replace("0.01\n", "0.01\nallow_remount = true\n");
     // A mount for each, because tests leave files open, and then none can become read-only.
-    let parts = [(CONFIG, "", WRITABLE), (&*remount, "erofs", READ_ONLY)];
+    let parts = [(&*config, "", WRITABLE), (&*remount, "erofs", READ_ONLY)];
     for (config, tests, expected) in parts {
         let Some(bridge) = Bridge::mount(volume, &[]) else {
             return;

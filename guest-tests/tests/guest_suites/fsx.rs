@@ -2,6 +2,7 @@
 //! read is compared with what it should be.
 
 use crate::support::{put, tools, Bench, Config, SECONDS_30};
+use guest_tests::suites;
 use guest_tests::vm::{tools, Engine};
 use std::time::Duration;
 
@@ -10,29 +11,6 @@ on_every_volume! {
     #[ignore = "takes minutes"]
     operations_100_000,
 }
-
-/// All that fsx can do on Linux. The file spans all targets several times, and an operation up to
-/// four stripe units.
-const CONFIG: &str = "\
-flen = 1048576
-[opsize]
-max = 262144
-[weights]
-close_open = 1
-read = 10
-write = 10
-mapread = 10
-mapwrite = 10
-invalidate = 1
-truncate = 5
-fsync = 1
-fdatasync = 1
-posix_fallocate = 2
-punch_hole = 3
-sendfile = 3
-posix_fadvise = 1
-copy_file_range = 3
-";
 
 fn operations_5_000(engine: Engine) {
     run(&Config::new(engine), 5_000);
@@ -49,7 +27,7 @@ fn run(config: &Config, operations: u64) {
     };
     bench.steps.step("prepare", || {
         tools::install(&bench.guest, &tools.fsx, "/usr/local/bin/fsx")?;
-        put(&bench.guest, "/tmp/fsx.toml", CONFIG)
+        put(&bench.guest, "/tmp/fsx.toml", suites::FSX)
     });
     // It picks a seed and prints it; when it fails, it prints the last operations too.
     let command = format!("cd /tmp && fsx -f /tmp/fsx.toml -N {operations} -P /tmp /mnt/file 2>&1");

@@ -1,6 +1,7 @@
 //! pjdfstest of crates.io: what POSIX says of names, modes, owners, times and errors.
 
 use crate::support::{put, tools, Bench, Config, MINUTES_5, SECONDS_30};
+use guest_tests::suites;
 use guest_tests::vm::{tools, Engine, Guest, Kernel};
 use std::collections::BTreeMap;
 
@@ -18,17 +19,6 @@ fn on_kernel_6_12() {
     run(&config);
 }
 
-/// Every feature that a Linux file system can have. The tool's own template leaves some out.
-const FEATURES: &str = "\
-[features]
-posix_fallocate = {}
-rename_ctime = {}
-stat_st_birthtime = {}
-utime_now = {}
-utimensat = {}
-[settings]
-naptime = 0.01
-";
 /// Tests of version 0.2.2, so that none goes missing.
 const TESTS: usize = 398;
 /// FUSE has no limit of links that the guest's C library could know, so virtiofsd skips it too.
@@ -47,8 +37,8 @@ fn run(config: &Config) {
     bench.steps.step("prepare", || {
         tools::install(guest, &tools.pjdfstest, "/usr/local/bin/pjdfstest")?;
         guest.check("useradd --user-group tests", SECONDS_30)?;
-        put(guest, "/tmp/all.toml", FEATURES)?;
-        let remount = format!("{FEATURES}allow_remount = true\n");
+        put(guest, "/tmp/all.toml", suites::PJDFSTEST)?;
+        let remount = format!("{}allow_remount = true\n", suites::PJDFSTEST);
         put(guest, "/tmp/erofs.toml", &remount)
     });
     let mut outcomes = BTreeMap::new();
