@@ -38,10 +38,11 @@ pub use serve::Serve;
 use slots::Slots;
 pub use start::{spawn, Error, Memory, Start};
 
-/// Requests popped before answers are looked at again.
-const BATCH_MAX: usize = 64;
+/// Requests popped before answers are looked at again: few, so that a guest with many in flight
+/// goes on while the rest is served, and caches still hold what is answered.
+const BATCH_MAX: usize = 16;
 /// Bytes moved on the spot before that.
-const BATCH_BYTES_MAX: u64 = 256 << 10;
+const BATCH_BYTES_MAX: u64 = 64 << 10;
 
 struct Worker<S: Serve> {
     index: u16,
