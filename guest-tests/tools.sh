@@ -27,23 +27,6 @@ esac
 
 CACHE=$(pfs_cache_dir)
 TOOLS=$CACHE/tools-$(printf '%s\n' "${CRATES[@]}" | sha256sum | cut -c1-12)
-mkdir -p "$CACHE"
-# One builder at a time; the others wait and find the result.
-exec 9>"$CACHE/tools.lock"
-flock -w 900 9 || die "another build holds $CACHE/tools.lock for 15 minutes"
-
-if [ ! -d "$TOOLS" ]; then
-    command -v cargo >/dev/null || unavailable "no cargo in PATH to build ${CRATES[*]} with"
-    scratch=$(mktemp -d "$CACHE/building.XXXXXX")
-    trap 'rm -rf "$scratch"' EXIT
-    say "building ${CRATES[*]} (once; about a minute)"
-    # A folder of its own for the build: this may run inside `cargo test`.
-    cargo install --quiet --locked --root "$scratch/tools" --target-dir "$scratch/target" \
-        "${CRATES[@]}" >&2 2>"$scratch/log" ||
-        { cat "$scratch/log" >&2; unavailable "cargo cannot build ${CRATES[*]}; see above"; }
-    mv -T "$scratch/tools" "$TOOLS"
-fi
-# What nobody used for a month is removed by guest-image.sh.
-touch -c "$TOOLS"
+crates_once "$TOOLS" "$CACHE/tools.lock" "${CRATES[@]}"
 
 printf '%s\n' "PJDFSTEST=$TOOLS/bin/pjdfstest" "FSX=$TOOLS/bin/fsx"

@@ -27,22 +27,7 @@ esac
 
 CACHE=$(pfs_cache_dir)
 PEER=$CACHE/${CRATE/@/-}
-mkdir -p "$CACHE"
-# One builder at a time; the others wait and find the result.
-exec 9>"$CACHE/virtiofsd.lock"
-flock -w 900 9 || die "another build holds $CACHE/virtiofsd.lock for 15 minutes"
-
-if [ ! -d "$PEER" ]; then
-    command -v cargo >/dev/null || unavailable "no cargo in PATH to build $CRATE with"
-    need_packages build-essential libcap-ng-dev libseccomp-dev
-    scratch=$(mktemp -d "$CACHE/building.XXXXXX")
-    trap 'rm -rf "$scratch"' EXIT
-    say "building $CRATE (once; about a minute)"
-    # A folder of its own for the build: this may run inside `cargo test`.
-    cargo install --quiet --locked --root "$scratch/peer" --target-dir "$scratch/target" \
-        "$CRATE" >&2 2>"$scratch/log" ||
-        { cat "$scratch/log" >&2; unavailable "cargo cannot build $CRATE; see above"; }
-    mv -T "$scratch/peer" "$PEER"
-fi
+[ -d "$PEER" ] || need_packages build-essential libcap-ng-dev libseccomp-dev
+crates_once "$PEER" "$CACHE/virtiofsd.lock" "$CRATE"
 
 printf '%s\n' "VIRTIOFSD=$PEER/bin/virtiofsd"

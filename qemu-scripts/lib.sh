@@ -41,6 +41,32 @@ need_packages() {
         { printf '%s\n' "$log" >&2; die "apt could not install: ${missing[*]}"; }
 }
 
+# crates_once FOLDER LOCK CRATE...: builds programs of crates.io into FOLDER, once, with this machine's
+# own cargo configuration. FOLDER and LOCK are in the cache folder.
+crates_once() {
+    local folder=$1 lock=$2 cache
+    shift 2
+    cache=$(dirname "$folder")
+    mkdir -p "$cache"
+    # One builder at a time; the others wait and find the result.
+    exec 9>"$lock"
+    flock -w 900 9 || die "another build holds $lock for 15 minutes"
+    if [ ! -d "$folder" ]; then
+        command -v cargo >/dev/null || unavailable "no cargo in PATH to build $* with"
+        # Not local: the trap runs at the script's end.
+        scratch=$(mktemp -d "$cache/building.XXXXXX")
+        trap 'rm -rf "$scratch"' EXIT
+        say "building $* (once; about a minute)"
+        # A folder of its own for the build: this may run inside `cargo test`.
+        cargo install --quiet --locked --root "$scratch/built" --target-dir "$scratch/target" \
+            "$@" >&2 2>"$scratch/log" ||
+            { cat "$scratch/log" >&2; unavailable "cargo cannot build $*; see above"; }
+        mv -T "$scratch/built" "$folder"
+    fi
+    # What nobody used for a month is removed by guest-image.sh.
+    touch -c "$folder"
+}
+
 # The accelerator for this machine. /dev/kvm alone proves nothing: inside some VMs it
 # opens and a guest then hangs, so the CPU must offer virtualization too.
 qemu_accel_args() {
