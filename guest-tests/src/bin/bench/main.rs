@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use guest_tests::vm::steps::chain;
 
 use backend::{Backend, Kind};
 use cli::{Check, Cli, Command, Common, Compare, Footprint, Output, Run};
@@ -40,21 +41,10 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench: {}", explain(&error));
+            eprintln!("bench: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
-}
-
-/// An error with its causes.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 fn compare(args: &Compare) -> Result<(), Error> {

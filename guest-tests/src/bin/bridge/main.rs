@@ -32,6 +32,7 @@ use guest_tests::ring::device::{Device, DeviceConfig};
 use guest_tests::ring::fuse::Hiprio;
 use guest_tests::ring::memory::{RegionConfig, PAGE_SIZE};
 use guest_tests::ring::queue::Queue;
+use guest_tests::vm::steps::chain;
 use vmm_sys_util::eventfd::EventFd;
 
 use backend::{parse_user, Backend, Start, User};
@@ -107,7 +108,7 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bridge: {}", explain(&error));
+            eprintln!("bridge: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -210,17 +211,6 @@ fn device_config(options: &Options) -> DeviceConfig {
         }],
         ..DeviceConfig::default()
     }
-}
-
-/// The message of an error and those of its sources.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
