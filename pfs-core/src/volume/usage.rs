@@ -6,8 +6,9 @@
 //!   stay within it. A new limit is seen by all at once. Without limits nothing is counted.
 //! - **Layouts.** Whether any directory or file was ever given a layout of its own: while none
 //!   was, nobody looks for one.
-//! - **Truncations.** A write that was on its way when a file was truncated is done again; a counter
-//!   for all files that fall to it says that one may have been.
+//! - **Changes.** A write that was on its way when a file was truncated is done again, and one that
+//!   looked at a file looks again where its attributes were set; a counter for all files that fall to
+//!   it says that either may have been.
 //! - **Purges.** Who takes a file's last name, or removes what is left of it, counts that before it
 //!   looks whether somebody uses the file: who closes one looks whether it still has a name only where
 //!   something was counted since it last had.
@@ -17,6 +18,7 @@
 //! Memory that a crash of the host loses is only ever a counter off, which `pfsctl volume check`
 //! counts anew.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -264,11 +266,16 @@ impl Usage {
         self.word(word::LAYOUTS).swap(1, Ordering::AcqRel) == 0
     }
 
+    /// The counter among `words` that the inode `ino` falls to.
+    fn counter(&self, words: Range<usize>, ino: u64) -> &AtomicU64 {
+        let index = (ino.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
+        self.word(words.start + index % words.len())
+    }
+
     // ---- changes -------------------------------------------------------------------------
 
     fn changes_of(&self, ino: u64) -> &AtomicU64 {
-        let index = (ino.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
-        self.word(word::CHANGES + index % (FILE_WORDS - word::CHANGES))
+        self.counter(word::CHANGES..FILE_WORDS, ino)
     }
 
     /// How often the inode `ino`, or another that is counted with it, was truncated or given
@@ -286,8 +293,7 @@ impl Usage {
     // ---- purges --------------------------------------------------------------------------
 
     fn purges_of(&self, ino: u64) -> &AtomicU64 {
-        let index = (ino.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize;
-        self.word(word::PURGES + index % (word::CHANGES - word::PURGES))
+        self.counter(word::PURGES..word::CHANGES, ino)
     }
 
     /// Counts that a name of the inode `ino` is about to go, or what is left of it.
