@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 const SECONDS_10: Duration = Duration::from_secs(10);
+const SECONDS_60: Duration = Duration::from_secs(60);
 
 #[test]
 fn runs_commands_in_a_guest() {
@@ -65,6 +66,19 @@ fn runs_commands_in_a_guest() {
     steps.step("the kernel log is apart from outputs", || {
         guest.check("echo a mark from the test > /dev/kmsg", SECONDS_10)?;
         assert!(guest.kernel_log().contains("a mark from the test"));
+        Ok(())
+    });
+    steps.step("a reset boots it again", || {
+        guest.reset()?;
+        let boots = |log: String| log.matches("Linux version").count();
+        let deadline = Instant::now() + SECONDS_60;
+        while boots(guest.kernel_log()) < 2 {
+            assert!(Instant::now() < deadline, "{}", guest.kernel_log());
+            thread::sleep(Duration::from_millis(100));
+        }
+        while let Err(error) = guest.check("true", SECONDS_10) {
+            assert!(Instant::now() < deadline, "{error}");
+        }
         Ok(())
     });
     steps.step("power off", || {

@@ -1,6 +1,7 @@
 //! A running guest.
 
 use super::agent::{self, Agent, Output, Running};
+use super::boot;
 use super::image::{Image, Kernel, Root};
 use super::qemu::{self, Files, Machine, Share};
 use super::script;
@@ -132,6 +133,10 @@ impl GuestBuilder {
             source,
         })?;
         let mut qemu = Qemu { child, files, dir };
+        let _watch = boot::Watch::start(
+            qemu.files.qmp_socket.clone(),
+            qemu.files.console_log.clone(),
+        );
         let deadline = Instant::now() + BOOT_TIMEOUT;
         let stream = qemu.accept_agent(&listener, deadline)?;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -317,6 +322,12 @@ impl Guest {
             .lines()
             .filter(|line| bad.iter().any(|word| line.contains(word)));
         lines.map(str::to_owned).collect()
+    }
+
+    /// Resets the machine, as its button does. What runs in it is gone, and so is the agent until
+    /// the next boot is up.
+    pub fn reset(&self) -> io::Result<()> {
+        boot::reset(&self.qemu.files.qmp_socket)
     }
 
     /// Id of the QEMU process.

@@ -2,6 +2,7 @@
 //!
 //! - [`guest`]: a running guest and its builder; what tests use.
 //! - [`agent`]: the host's end of the agent in the guest: commands in, output and exit codes out.
+//! - `boot`: the watch over a boot, for kernels that stall under emulation.
 //! - [`qemu`]: QEMU's command line, and the choice of KVM or TCG.
 //! - [`image`]: the cached root image, kernels and QEMU builds that guests boot from.
 //! - [`script`]: the scripts that prepare what guests need.
@@ -22,6 +23,7 @@
 //! ```
 
 pub mod agent;
+mod boot;
 pub mod guest;
 pub mod image;
 pub mod qemu;

@@ -49,6 +49,7 @@ pub struct Machine {
 pub struct Files {
     pub console_log: PathBuf,
     pub agent_socket: PathBuf,
+    pub qmp_socket: PathBuf,
     pub qemu_log: PathBuf,
 }
 
@@ -57,6 +58,7 @@ impl Files {
         Self {
             console_log: dir.join("console.log"),
             agent_socket: dir.join("agent.sock"),
+            qmp_socket: dir.join("qmp.sock"),
             qemu_log: dir.join("qemu.log"),
         }
     }
@@ -118,6 +120,10 @@ pub fn command(image: &Image, machine: &Machine, files: &Files) -> Command {
     }
     option("-serial", format!("file:{}", files.console_log.display()));
 
+    option(
+        "-qmp",
+        format!("unix:{},server=on,wait=off", files.qmp_socket.display()),
+    );
     option("-device", "virtio-serial-pci".into());
     option(
         "-chardev",
