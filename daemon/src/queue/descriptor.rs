@@ -36,16 +36,23 @@ pub enum ChainError {
 
 /// A private copy of one descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Descriptor {
-    addr: u64,
-    len: u32,
+pub(super) struct Descriptor {
+    pub(super) addr: u64,
+    pub(super) len: u32,
     flags: u16,
     next: u16,
 }
 
+impl Descriptor {
+    /// Whether it only says where others are.
+    pub(super) fn is_indirect(&self) -> bool {
+        self.flags & F_INDIRECT != 0
+    }
+}
+
 /// A table of descriptors: the queue's own, or an indirect one.
 #[derive(Clone, Copy)]
-struct Table {
+pub(super) struct Table {
     addr: u64,
     /// Where it is, if it is aligned and in one piece.
     host: Option<*const u64>,
@@ -53,12 +60,36 @@ struct Table {
 }
 
 impl Table {
+    /// The table of `count` descriptors at guest address `addr`.
+    ///
+    /// # Safety
+    ///
+    /// All of it is mapped at `host`, which is aligned, as long as the snapshot is there with which
+    /// the table is used.
+    pub(super) unsafe fn at(addr: u64, host: *const u64, count: u16) -> Table {
+        let (host, count) = (Some(host), u32::from(count));
+        Table { addr, host, count }
+    }
+
     fn new(memory: &Snapshot, addr: u64, count: u32) -> Table {
         let host = memory
             .contiguous(addr, u64::from(count) * DESCRIPTOR_BYTES)
             .map(|host| host.cast_const().cast::<u64>())
             .filter(|host| host.is_aligned());
         Table { addr, host, count }
+    }
+
+    /// Where descriptor `index` is, if the table has it.
+    pub(super) fn host_of(&self, index: u16) -> Option<*const u64> {
+        let index = u32::from(index);
+        let host = self.host.filter(|_| index < self.count)?;
+        Some(host.wrapping_add(index as usize * 2))
+    }
+
+    /// Copies descriptor `index`, if the table has it.
+    pub(super) fn checked(&self, memory: &Snapshot, index: u16) -> Option<Descriptor> {
+        let index = u32::from(index);
+        (index < self.count).then(|| self.get(memory, index).ok())?
     }
 
     /// Copies descriptor `index`, which is in the table.
@@ -96,19 +127,18 @@ impl Table {
     }
 }
 
-/// Fills `chain` from the descriptors that start at `head` of the table of `size` descriptors at
-/// `table_addr`. On an error, what `chain` holds is of no use.
+/// Fills `chain` from the descriptors that start at `head` of `table`. On an error, what `chain`
+/// holds is of no use.
 pub(super) fn walk(
     memory: &Snapshot,
-    (table_addr, size): (u64, u16),
+    mut table: Table,
     head: u16,
     indirect_allowed: bool,
     chain: &mut Chain,
 ) -> Result<(), ChainError> {
     chain.clear();
-    let mut table = Table::new(memory, table_addr, u32::from(size));
     let mut index = u32::from(head);
-    let mut left = u32::from(size).max(CHAIN_MAX);
+    let mut left = table.count.max(CHAIN_MAX);
     let mut bytes = 0u64;
     let mut in_indirect = false;
     loop {
@@ -116,7 +146,7 @@ pub(super) fn walk(
             return Err(ChainError::Link);
         }
         let descriptor = table.get(memory, index)?;
-        if descriptor.flags & F_INDIRECT != 0 {
+        if descriptor.is_indirect() {
             let nested = in_indirect || descriptor.flags & F_NEXT != 0;
             if nested || !indirect_allowed {
                 return Err(ChainError::Indirect);
@@ -157,7 +187,11 @@ fn take(memory: &Snapshot, descriptor: &Descriptor, chain: &mut Chain) -> Result
     }
 }
 
-fn indirect_table(memory: &Snapshot, descriptor: &Descriptor) -> Result<Table, ChainError> {
+/// The table that `descriptor` names.
+pub(super) fn indirect_table(
+    memory: &Snapshot,
+    descriptor: &Descriptor,
+) -> Result<Table, ChainError> {
     let len = u64::from(descriptor.len);
     if len == 0 || len % DESCRIPTOR_BYTES != 0 {
         return Err(ChainError::IndirectSize);

@@ -52,7 +52,20 @@ impl Snapshot {
 
     /// Adds where `[addr, addr + len)` is to `list`, in as few iovecs as it takes; answers false
     /// where a byte of it is not mapped.
+    #[inline]
     pub fn translate(&self, addr: u64, len: u32, list: &mut Vec<iovec>) -> bool {
+        match self.contiguous(addr, len.into()) {
+            Some(host) => {
+                push(list, host, len as usize);
+                true
+            }
+            None => self.translate_pieces(addr, len, list),
+        }
+    }
+
+    /// As [`translate`](Self::translate), for what may be in several pieces.
+    #[cold]
+    fn translate_pieces(&self, addr: u64, len: u32, list: &mut Vec<iovec>) -> bool {
         let (mut at, mut left) = (addr, u64::from(len));
         while left > 0 {
             let Some((host, here)) = self.piece(at) else {
@@ -93,6 +106,7 @@ impl Snapshot {
     }
 
     /// The host address of `addr`, and how many bytes are mapped in one piece from there; never 0.
+    #[inline]
     fn piece(&self, addr: u64) -> Option<(*mut u8, u64)> {
         let after = self.regions.partition_point(|region| region.start <= addr);
         let region = self.regions[..after].last()?;
@@ -106,6 +120,7 @@ impl Snapshot {
 }
 
 /// Adds memory to a list, joining it to the last entry where that is its neighbour.
+#[inline]
 fn push(list: &mut Vec<iovec>, host: *mut u8, len: usize) {
     if let Some(last) = list.last_mut() {
         if last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == host {

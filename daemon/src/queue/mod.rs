@@ -3,10 +3,12 @@
 //! - [`memory`]: the guest's memory, and where its bytes are.
 //! - [`ring`]: the available and the used ring.
 //! - [`descriptor`]: from a head index to a checked [`Chain`].
+//! - [`ahead`]: what is fetched before it is read.
 //!
 //! A request is known by its head index, and can be rebuilt from it alone ([`Queue::chain_of`]).
 //! [`Queue::pop`] and [`Queue::complete`] write the [in-flight log](crate::inflight) as they go.
 
+mod ahead;
 pub mod descriptor;
 pub mod memory;
 mod ring;
@@ -129,14 +131,30 @@ impl Queue {
         crash::point(Point::BeforePop);
         self.log.popped(head, now_ms);
         crash::point(Point::AfterPop);
+        self.fetch_ahead();
         let chain = self.chain_of(head, chain);
         Ok(Some(Popped { head, chain }))
     }
 
     /// Fills `chain` from descriptor `head`.
     pub fn chain_of(&self, head: u16, chain: &mut Chain) -> Result<(), ChainError> {
-        let table = (self.ring.table(), self.ring.size());
-        descriptor::walk(&self.memory, table, head, self.indirect, chain)
+        descriptor::walk(&self.memory, self.ring.table(), head, self.indirect, chain)
+    }
+
+    /// Has the processor fetch what the next requests will be read from. Another processor wrote it,
+    /// so that each first look at a line waits for that one: here it comes while this request is
+    /// served. Each step needs what the one before has fetched, a request earlier.
+    fn fetch_ahead(&self) {
+        let table = self.ring.table();
+        if let Some(head) = self.ring.peek(2) {
+            ahead::descriptor(&table, head);
+        }
+        if let Some(head) = self.ring.peek(1) {
+            ahead::list(&self.memory, &table, head);
+        }
+        if let Some(head) = self.ring.peek(0) {
+            ahead::header(&self.memory, &table, head);
+        }
     }
 
     /// Gives a request back to the driver, with `len` bytes written to it.

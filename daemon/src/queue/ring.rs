@@ -8,7 +8,7 @@ use std::sync::atomic::{fence, AtomicU16, AtomicU32, Ordering};
 
 use virtio_queue::QueueState;
 
-use super::descriptor::DESCRIPTOR_BYTES;
+use super::descriptor::{Table, DESCRIPTOR_BYTES};
 use super::memory::Snapshot;
 use super::Error;
 
@@ -21,6 +21,7 @@ const USED_F_NO_NOTIFY: u16 = 1;
 /// that they were found in.
 #[derive(Clone, Copy)]
 struct Parts {
+    table: *const u64,
     /// `struct virtq_avail`: flags, idx, ring, used_event.
     avail: *mut u16,
     /// `struct virtq_used`: flags, idx, ring, avail_event.
@@ -67,9 +68,11 @@ impl Ring {
         self.state.size
     }
 
-    /// Guest address of the descriptor table.
-    pub fn table(&self) -> u64 {
-        self.state.desc_table
+    /// The descriptor table.
+    pub fn table(&self) -> Table {
+        // SAFETY: `find` saw it mapped, as large as it is, and aligned, in the snapshot that the queue
+        // holds beside this.
+        unsafe { Table::at(self.state.desc_table, self.parts.table, self.size()) }
     }
 
     /// The index of the next entry of the available ring.
@@ -111,6 +114,16 @@ impl Ring {
         let head = self.avail(2 + usize::from(place)).load(Ordering::Relaxed);
         self.next_avail += 1;
         Ok(Some(u16::from_le(head)))
+    }
+
+    /// The head that will be popped after `ahead` others, where it is known to be offered.
+    pub fn peek(&self, ahead: u16) -> Option<u16> {
+        if (self.offered - self.next_avail).0 <= ahead {
+            return None;
+        }
+        let place = self.next_avail.0.wrapping_add(ahead) % self.size();
+        let head = self.avail(2 + usize::from(place)).load(Ordering::Relaxed);
+        Some(u16::from_le(head))
     }
 
     /// Looks whether the driver offers more.
@@ -205,12 +218,14 @@ impl Ring {
 fn find(state: &QueueState, memory: &Snapshot) -> Result<Parts, Error> {
     let size = u64::from(state.size);
     let part = |addr, len| memory.contiguous(addr, len).ok_or(Error::Unmapped);
-    part(state.desc_table, DESCRIPTOR_BYTES * size)?;
     let parts = Parts {
+        table: part(state.desc_table, DESCRIPTOR_BYTES * size)?.cast(),
         avail: part(state.avail_ring, 6 + 2 * size)?.cast(),
         used: part(state.used_ring, 6 + 8 * size)?.cast(),
     };
     // As the guest's addresses are, unless its memory is mapped strangely.
-    let aligned = parts.avail.is_aligned() && parts.used.cast::<u32>().is_aligned();
+    let aligned = parts.table.is_aligned()
+        && parts.avail.is_aligned()
+        && parts.used.cast::<u32>().is_aligned();
     aligned.then_some(parts).ok_or(Error::Unmapped)
 }

@@ -56,6 +56,34 @@ fn an_indirect_table_may_follow_and_may_be_in_two_regions() {
 }
 
 #[test]
+fn what_is_fetched_ahead_may_be_strange() {
+    let strange: &[(u16, Desc)] = &[
+        (1, (END, 16, 0, 0)),
+        (2, (u64::MAX - 8, 32, INDIRECT, 0)),
+        (3, (SEAM - 8, 16, INDIRECT, 0)),
+        (4, (DATA + 1, 16, INDIRECT, 0)),
+        (5, (DATA, 15, INDIRECT, 0)),
+        (6, (DATA, 0, INDIRECT, 0)),
+    ];
+    let heads = strange.iter().map(|(head, _)| *head);
+    for ahead in heads.chain([7, 8, u16::MAX]) {
+        let mut driver = Driver::new(8);
+        strange
+            .iter()
+            .for_each(|(index, desc)| driver.desc(*index, *desc));
+        driver.request(0, b"good");
+        driver.offer(0);
+        // As the next, as the one after it, and as the third.
+        (0..3).for_each(|_| driver.offer(ahead));
+        let (mut queue, mut chain) = (queue(&driver, false), Chain::default());
+        let popped = queue.pop(&mut chain, 0).unwrap().unwrap();
+        assert_eq!((popped.head, popped.chain), (0, Ok(())), "before {ahead}");
+        assert_eq!(chain.readable_len(), 4);
+        assert_eq!(queue.next_avail(), 1);
+    }
+}
+
+#[test]
 fn a_bad_chain_is_told_apart() {
     let bad = |expected, descs: &[(u16, Desc)], table: &[(u16, Desc)]| {
         let driver = Driver::new(8);
