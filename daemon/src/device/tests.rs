@@ -48,7 +48,7 @@ impl Serve for Echo {
         &self,
         _pending: &mut (),
         chain: &Chain,
-        result: pfs_core::fs::Result<Answer>,
+        result: &mut pfs_core::fs::Result<Answer>,
     ) -> u32 {
         match result {
             Ok(Answer::Count(count)) => chain.writer().write(&count.to_le_bytes()) as u32,

@@ -100,12 +100,15 @@ opcodes! {
 
 /// The row of an opcode as it stands in a request header. `None` is answered `ENOSYS`, as every
 /// Linux FUSE server does.
-pub fn find(code: u32) -> Option<Op> {
+pub fn find(code: u32) -> Option<&'static Op> {
+    const CUSE_INIT: u32 = Opcode::CuseInit as u32;
     match TABLE.get(code as usize) {
-        Some(row) => *row,
-        None => Opcode::from_code(code).map(Op::of),
+        Some(row) => row.as_ref(),
+        None => (code == CUSE_INIT).then_some(&CUSE),
     }
 }
+
+static CUSE: Op = Op::of(Opcode::CuseInit);
 
 /// The rows by their codes, but CUSE's.
 #[allow(clippy::indexing_slicing)] // At compile time, by an index that the loop bounds.

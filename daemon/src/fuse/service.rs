@@ -153,14 +153,14 @@ impl Service {
         let op = opcodes::find(head.opcode).ok_or(Errno::NOSYS)?;
         log::trace!("{} of node {:#x}", op.code.name(), head.nodeid);
         pending.no_reply = op.room == Room::NoReply;
-        self.admit(&op, pending.room, source.hiprio)?;
+        self.admit(op, pending.room, source.hiprio)?;
 
         let len = chain.readable_len();
         if u64::from(head.len) != len {
             return Err(Errno::INVAL);
         }
         let rest = len.saturating_sub(IN_HEADER_BYTES as u64);
-        let copied = body_len(&op, rest)?;
+        let copied = body_len(op, rest)?;
         let (mut inline, mut heap) = (
             [const { MaybeUninit::uninit() }; INLINE_BODY_BYTES],
             Vec::new(),
@@ -174,7 +174,7 @@ impl Service {
         };
         let flags = self.flags.load(Ordering::Relaxed);
         let request = decode(&Raw {
-            op: &op,
+            op,
             head,
             body,
             payload_len: rest.saturating_sub(copied as u64),
@@ -317,14 +317,14 @@ impl Service {
         log::info!("session ends");
     }
 
-    /// Writes the reply of a request that was submitted; answers its length.
-    pub fn answer(&self, pending: &mut Pending, chain: &Chain, mut result: Result<Answer>) -> u32 {
+    /// Writes the reply of a request that was submitted; answers its length. The result is of no
+    /// use then.
+    pub fn answer(&self, pending: &mut Pending, chain: &Chain, result: &mut Result<Answer>) -> u32 {
         let to = pending.reply_to(chain);
-        if let Err(errno) = self.to_guest_ids(pending, &mut result) {
-            result = Err(errno);
+        if let Err(errno) = self.to_guest_ids(pending, result) {
+            *result = Err(errno);
         }
-        // By reference: an answer is large.
-        match &mut result {
+        match result {
             Err(errno) => match (pending.shape, *errno, self.caching.negative) {
                 (Shape::Lookup, Errno::NOENT, Some(valid)) => {
                     let sent = reply::encode_negative(&to, valid);

@@ -269,14 +269,16 @@ impl<S: Serve> Worker<S> {
     /// Completes what has been answered.
     fn finish_done(&mut self) {
         let mut done = std::mem::take(&mut self.done);
-        for Done { ticket, result } in done.drain(..) {
-            self.finish(ticket, result);
+        // By reference: an answer is large.
+        for Done { ticket, result } in &mut done {
+            self.finish(*ticket, result);
         }
+        done.clear();
         self.done = done;
         self.signal();
     }
 
-    fn finish(&mut self, ticket: Ticket, result: pfs_core::fs::Result<pfs_core::fs::Answer>) {
+    fn finish(&mut self, ticket: Ticket, result: &mut pfs_core::fs::Result<pfs_core::fs::Answer>) {
         let Some((head, slot)) = self.slots.find(ticket) else {
             return;
         };

@@ -39,7 +39,7 @@ pub trait Serve: Send + Sync + 'static {
         &self,
         pending: &mut Self::Pending,
         chain: &Chain,
-        result: pfs_core::fs::Result<Answer>,
+        result: &mut pfs_core::fs::Result<Answer>,
     ) -> u32;
 }
 
@@ -71,7 +71,7 @@ impl Serve for Service {
         &self,
         pending: &mut Pending,
         chain: &Chain,
-        result: pfs_core::fs::Result<Answer>,
+        result: &mut pfs_core::fs::Result<Answer>,
     ) -> u32 {
         Service::answer(self, pending, chain, result)
     }

@@ -91,10 +91,10 @@ impl Serve for Toy {
         &self,
         pending: &mut u64,
         chain: &Chain,
-        result: pfs_core::fs::Result<Answer>,
+        result: &mut pfs_core::fs::Result<Answer>,
     ) -> u32 {
         let value = match result {
-            Ok(Answer::Count(value)) => u64::from(value),
+            Ok(Answer::Count(value)) => u64::from(*value),
             _ => 0xdead,
         };
         chain.writer().write(&pending.to_le_bytes());

@@ -118,6 +118,8 @@ impl Mailbox {
         self.wake.as_fd()
     }
 
+    /// In its callers: an answer is large, and made where it will lie.
+    #[inline]
     fn deliver(&self, done: Done) {
         match OWN.with_borrow(|own| own.mailbox == self.id) {
             true => OWN.with_borrow_mut(|own| own.done.push(done)),
@@ -213,12 +215,14 @@ impl<T: Into<Answer>> Reply<T> {
     }
 
     /// Answers with a result.
+    #[inline]
     pub fn send(mut self, result: super::Result<T>) {
         self.deliver(result.map(Into::into));
     }
 }
 
 impl<T> Reply<T> {
+    #[inline]
     fn deliver(&mut self, result: super::Result<Answer>) {
         let Some(mailbox) = self.to.take() else {
             return;

@@ -20,6 +20,7 @@ use crate::fs::{Attr, Caller, Errno, Name, NodeId, Result, SetAttr, SetTime, Sta
 static NO_PATH: AtomicBool = AtomicBool::new(true);
 
 /// Looks at what `fd` refers to.
+#[inline]
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
     let (fd, flags) = (fd.as_fd(), libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW);
     if NO_PATH.load(Ordering::Relaxed) {
@@ -32,6 +33,7 @@ pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
 }
 
 /// Looks at `name` in `dir`, without following it.
+#[inline]
 pub fn stat_name(dir: impl AsFd, name: &Name) -> Result<Stat> {
     stat_at(
         dir.as_fd(),
@@ -40,7 +42,8 @@ pub fn stat_name(dir: impl AsFd, name: &Name) -> Result<Stat> {
     )
 }
 
-/// `statx(2)`.
+/// `statx(2)`. In its callers, as is what it calls: its result is large.
+#[inline]
 fn stat_at(dir: BorrowedFd<'_>, path: Option<&CStr>, flags: i32) -> Result<Stat> {
     let mut stat = MaybeUninit::uninit();
     // SAFETY: the path ends with NUL, or there is none, which the kernel takes or refuses; it
@@ -91,6 +94,7 @@ pub fn drop_capability(fd: impl AsFd) -> Result<()> {
     }
 }
 
+#[inline]
 fn stat_of(stat: &libc::statx) -> Stat {
     Stat {
         dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
@@ -123,6 +127,7 @@ fn timestamp(time: &libc::statx_timestamp) -> Timestamp {
 
 impl Tree {
     /// The attributes of `inode`, as the requester sees them.
+    #[inline]
     pub fn attr(&self, inode: &Inode) -> Result<Attr> {
         self.stat(&inode.fd).map(|stat| self.seen(&stat))
     }

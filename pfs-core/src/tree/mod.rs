@@ -182,6 +182,7 @@ impl Tree {
     }
 
     /// What the guest sees of the inode behind `fd`.
+    #[inline]
     pub(super) fn stat(&self, fd: impl AsFd) -> Result<Stat> {
         ownership::stat(&*self.ownership, fd)
     }

@@ -92,8 +92,8 @@ impl Bench {
         let len = match submitted {
             Submitted::Later => {
                 assert_eq!(done.len(), 1, "one answer for one request");
-                let result = done.remove(0).result;
-                self.service.answer(pending, &chain, result)
+                let mut result = done.remove(0).result;
+                self.service.answer(pending, &chain, &mut result)
             }
             Submitted::Replied(len) => len,
             Submitted::NoReply => 0,

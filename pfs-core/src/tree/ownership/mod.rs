@@ -96,6 +96,7 @@ pub(super) trait Ownership: Send + Sync {
 }
 
 /// What the guest sees of the inode behind `fd`.
+#[inline]
 pub(super) fn stat(ownership: &dyn Ownership, fd: impl AsFd) -> Result<Stat> {
     let mut stat = super::attrs::stat_fd(&fd)?;
     ownership.complete(fd.as_fd(), &mut stat)?;
