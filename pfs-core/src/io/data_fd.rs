@@ -5,7 +5,6 @@
 //! operation would wake a thread. So what is in memory is read and written with a system call.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
 
 use rustix::fs::fstatfs;
 use rustix::io::Errno;
@@ -49,13 +48,17 @@ pub struct DataFd {
 impl DataFd {
     /// A descriptor of data on `storage`.
     pub fn new(fd: OwnedFd, storage: Storage) -> DataFd {
-        let fd = Arc::new(fd);
+        DataFd::shared(fd.into(), storage)
+    }
+
+    /// One that others have, too.
+    pub fn shared(fd: Fd, storage: Storage) -> DataFd {
         DataFd { fd, storage }
     }
 
-    /// The descriptor, where nobody else uses it.
-    pub fn into_owned(self) -> Option<OwnedFd> {
-        Arc::into_inner(self.fd)
+    /// The descriptor itself.
+    pub fn into_fd(self) -> Fd {
+        self.fd
     }
 
     pub(super) fn as_raw(&self) -> RawFd {

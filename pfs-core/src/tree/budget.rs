@@ -14,6 +14,11 @@ pub trait Budget: Send + Sync {
     fn purges(&self, _ino: u64) -> u64 {
         0
     }
+
+    /// How often anybody began to remove any. Counted before [`purges`](Self::purges) is.
+    fn purges_in_all(&self) -> u64 {
+        0
+    }
 }
 
 /// Any number of inodes.

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::DefaultHashBuilder;
+use rustix::fs::OFlags;
 
 use super::parked::Place;
 use super::version::Changes;
 use super::Stat;
 use crate::fs::NodeId;
+use crate::io::Fd;
 use crate::sync::lock;
 
 /// Workers meet on a shard only for inodes whose slots are alike.
@@ -21,8 +23,11 @@ const EVICT_TRIES: usize = 8;
 /// An inode of which a descriptor is held, so that its number cannot be used again.
 pub struct Inode {
     pub node: NodeId,
-    /// An `O_PATH` descriptor.
-    pub fd: OwnedFd,
+    /// A descriptor to reach it by.
+    pub fd: Fd,
+    /// With which flags `fd` was opened, where it is not an `O_PATH` descriptor: the one that the
+    /// file was made with.
+    pub(super) opened: Option<OFlags>,
     pub ino: u64,
     pub dev: u64,
     /// The file type bits of the mode, which never change.
@@ -56,13 +61,15 @@ impl Names {
 }
 
 impl Inode {
-    /// The inode behind `fd`, which `stat` describes.
-    pub(super) fn new(node: NodeId, fd: OwnedFd, stat: &Stat) -> Arc<Inode> {
+    /// The inode behind `reach`, which `stat` describes.
+    pub(super) fn new(node: NodeId, reach: impl Into<Reach>, stat: &Stat) -> Arc<Inode> {
+        let Reach { fd, opened } = reach.into();
         let used = AtomicBool::new(true);
         let file_type = stat.file_type();
         Arc::new(Inode {
             node,
             fd,
+            opened,
             ino: stat.ino,
             dev: stat.dev,
             file_type,
@@ -71,6 +78,23 @@ impl Inode {
             changes: Changes::default(),
             parked: Place::default(),
         })
+    }
+}
+
+/// How an inode is reached.
+pub(super) struct Reach {
+    pub fd: Fd,
+    /// See [`Inode::opened`].
+    pub opened: Option<OFlags>,
+}
+
+impl From<OwnedFd> for Reach {
+    /// By an `O_PATH` descriptor.
+    fn from(fd: OwnedFd) -> Reach {
+        Reach {
+            fd: fd.into(),
+            opened: None,
+        }
     }
 }
 

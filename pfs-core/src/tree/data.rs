@@ -1,7 +1,7 @@
 //! What a [`TreeFs`](super::TreeFs) leaves to its engine: the data of regular files.
 
 use std::ffi::CStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
@@ -9,7 +9,7 @@ use rustix::fs::{renameat_with, unlinkat, AtFlags, OFlags, RenameFlags};
 use super::names::file_flags;
 use super::{Budget, Inode, Parked, Stat, Tree, Unlimited, XattrChange};
 use crate::fs::{Attr, Errno, IntentLog, Name, NodeId, Reply, Result, Slices, StatFs, XattrName};
-use crate::io::Io;
+use crate::io::{DataFd, Fd, Io};
 
 /// What comes with an append.
 pub struct Append<'a> {
@@ -26,7 +26,7 @@ pub struct Append<'a> {
 /// What an open file is made of.
 pub struct Opening {
     /// Opened with [`open_flags`](FileData::open_flags) of `flags`.
-    pub fd: OwnedFd,
+    pub fd: Fd,
     /// The request's.
     pub flags: i32,
     /// The inode was seen to have a name when [`purges`](super::Budget::purges) of it were so many.
@@ -47,19 +47,25 @@ impl Closing<'_> {
         self.flags.intersects(OFlags::WRONLY | OFlags::RDWR)
     }
 
-    /// Keeps the handle's descriptor, to which nobody else refers, for the next open. `named_at`: see
+    /// Keeps the handle's descriptor for the next open, unless somebody still uses it. `named_at`: see
     /// [`Opening::named_at`].
-    pub fn park(&self, fd: OwnedFd, named_at: Option<u64>) {
+    pub fn park(&self, data: DataFd, named_at: Option<u64>) {
         // Elsewhere an open may do more than on this host, and a close.
-        if self.tree.is_local(self.inode) {
-            let flags = self.flags;
-            let parked = Parked {
-                fd,
-                flags,
-                named_at,
-            };
-            self.tree.park(self.inode, parked);
+        if !self.tree.is_local(self.inode) {
+            return;
         }
+        let fd = data.into_fd();
+        let is_own = Arc::ptr_eq(&fd, &self.inode.fd);
+        if Arc::strong_count(&fd) > 1 + usize::from(is_own) {
+            return;
+        }
+        let flags = self.inode.opened.filter(|_| is_own).unwrap_or(self.flags);
+        let parked = Parked {
+            fd,
+            flags,
+            named_at,
+        };
+        self.tree.park(self.inode, parked);
     }
 }
 
@@ -74,6 +80,12 @@ pub trait FileData: Send + Sync + 'static {
     /// The flags with which the tree opens an inode for a request's `flags`.
     fn open_flags(&self, flags: i32) -> OFlags {
         file_flags(flags)
+    }
+
+    /// Whether an inode may be reached, for as long as it is known, by the descriptor that its file
+    /// was made with: to the host, the file stays open.
+    fn keeps_made_fd(&self) -> bool {
+        false
     }
 
     /// An open file. Runs on the worker.
@@ -189,9 +201,10 @@ pub trait FileData: Send + Sync + 'static {
         &Unlimited
     }
 
-    /// Whether removing `name` in `dir`, which `stat` describes, is more than that: then
-    /// [`remove`](Self::remove) and [`rename_over`](Self::rename_over) do it. Runs on the worker.
-    fn keeps(&self, _tree: &Tree, _dir: &Inode, _name: &Name, _stat: &Stat) -> bool {
+    /// Whether removing `name` in `dir` is more than that: then [`remove`](Self::remove) and
+    /// [`rename_over`](Self::rename_over) do it. When there were `purges`
+    /// [in all](Budget::purges_in_all), `stat` described it. Runs on the worker.
+    fn keeps(&self, _tree: &Tree, _dir: &Inode, _name: &Name, _stat: &Stat, _purges: u64) -> bool {
         false
     }
 

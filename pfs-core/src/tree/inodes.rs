@@ -16,7 +16,7 @@ use std::time::Duration;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use rustix::fs::{openat, Mode, OFlags};
 
-use super::cache::{Cache, Inode};
+use super::cache::{Cache, Inode, Reach};
 use super::ownership::Ownership;
 use super::proc::last_errno;
 use super::{find, Stat};
@@ -159,9 +159,14 @@ impl Inodes {
         self.cache.get(self.indexed(&index, hash, stat)?)
     }
 
-    /// Takes one lookup on the inode behind `fd`, which `stat` describes; answers also whether its
+    /// Takes one lookup on the inode behind `reach`, which `stat` describes; answers also whether its
     /// descriptor was held already.
-    pub(super) fn intern(&self, fd: OwnedFd, stat: &Stat) -> Result<(Arc<Inode>, bool)> {
+    pub(super) fn intern(
+        &self,
+        reach: impl Into<Reach>,
+        stat: &Stat,
+    ) -> Result<(Arc<Inode>, bool)> {
+        let reach = reach.into();
         if let Some(inode) = self.known(stat) {
             return Ok((inode, true));
         }
@@ -174,18 +179,18 @@ impl Inodes {
                 return Ok((inode, true));
             }
             let recorded = self.store.get(node.0).map(|record| record.identity);
-            if recorded.is_some_and(|known| !known.is_none() && known == identity_of(&fd)) {
+            if recorded.is_some_and(|known| !known.is_none() && known == identity_of(&reach.fd)) {
                 self.store.add_count(node.0, 1);
-                return Ok((self.cache.put(Inode::new(node, fd, stat)), false));
+                return Ok((self.cache.put(Inode::new(node, reach, stat)), false));
             }
             // The number was used again: the old inode is gone, its node stays until forgotten.
             if let Ok(entry) = index.find_entry(hash, |slot| *slot == node.0 as u32) {
                 entry.remove();
             }
         }
-        let node = NodeId(self.store.insert(&self.record(&fd, stat))?);
+        let node = NodeId(self.store.insert(&self.record(&reach.fd, stat))?);
         index.insert_unique(hash, node.0 as u32, |slot| self.hash_of(*slot));
-        Ok((self.cache.put(Inode::new(node, fd, stat)), false))
+        Ok((self.cache.put(Inode::new(node, reach, stat)), false))
     }
 
     /// The inode of `node`: `ESTALE` for one never given out, forgotten, or gone.

@@ -7,22 +7,34 @@ use rustix::fs::{linkat, openat, AtFlags, Mode, OFlags, RenameFlags};
 
 use super::attrs::{number_fd, stat_name};
 use super::budget::Charge;
-use super::cache::Names;
+use super::cache::{Names, Reach};
 use super::ownership::New;
 use super::proc::FdName;
 use super::replay::Making;
 use super::{Budget, Inode, Stat, Tree};
 use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
+use crate::io::Fd;
 
 /// A file made or found by [`Tree::create`].
 pub struct CreatedFile {
     pub entry: Entry,
     /// Opened as asked.
-    pub fd: OwnedFd,
+    pub fd: Fd,
     /// The directory that it was made in; `None` where it was found.
     pub made_in: Option<NodeId>,
     /// See [`Opening::named_at`](super::Opening::named_at).
     pub named_at: Option<u64>,
+}
+
+/// How a file is opened that is made.
+#[derive(Clone, Copy)]
+pub struct Opens {
+    /// The request's flags.
+    pub flags: i32,
+    /// The descriptor's.
+    pub fd_flags: OFlags,
+    /// See [`FileData::keeps_made_fd`](super::FileData::keeps_made_fd).
+    pub keeps_fd: bool,
 }
 
 /// A name that is to go.
@@ -97,8 +109,8 @@ impl Tree {
         self.entry(fd, &stat)
     }
 
-    fn entry(&self, fd: OwnedFd, stat: &Stat) -> Result<(Entry, bool)> {
-        let (inode, held) = self.inodes.intern(fd, stat)?;
+    fn entry(&self, reach: impl Into<Reach>, stat: &Stat) -> Result<(Entry, bool)> {
+        let (inode, held) = self.inodes.intern(reach, stat)?;
         let entry = Entry {
             node: inode.node,
             attr: self.seen(stat),
@@ -106,27 +118,50 @@ impl Tree {
         Ok((entry, held))
     }
 
+    /// Takes one lookup on the file that `fd` has open, just made; answers also what is known of it,
+    /// if it is reached by `fd` from now on.
+    fn entry_kept(&self, fd: &Fd, opens: &Opens) -> Result<Option<(Entry, Stat)>> {
+        if !opens.keeps_fd || !self.root_is_local {
+            return Ok(None);
+        }
+        let stat = self.stat(fd)?;
+        if !self.is_on_root(stat.dev) {
+            return Ok(None);
+        }
+        let reach = Reach {
+            fd: fd.clone(),
+            opened: Some(opens.fd_flags),
+        };
+        Ok(Some((self.entry(reach, &stat)?.0, stat)))
+    }
+
     /// Takes one lookup on the file that `fd` has open.
-    fn entry_of(&self, fd: &OwnedFd) -> Result<Entry> {
+    fn entry_of(&self, fd: &Fd) -> Result<Entry> {
         let path = self.proc.open_fd(fd, OFlags::PATH | OFlags::CLOEXEC)?;
         let stat = self.stat(&path)?;
         self.entry(path, &stat).map(|(entry, _)| entry)
     }
 
-    /// Takes one lookup on the file that `fd` has open, and that was just made as `name` in `dir`;
-    /// answers also as of when it had that name.
+    /// Takes one lookup on the file that `fd` has open, and that was made as `name` in `dir` after
+    /// there were `purges` in all; answers also as of when it had that name.
     pub(super) fn entry_made(
         &self,
-        dir: impl AsFd,
-        name: &Name,
-        fd: &OwnedFd,
+        (dir, name): (&Inode, &Name),
+        (fd, opens): (&Fd, &Opens),
         budget: &dyn Budget,
+        purges: u64,
     ) -> Result<(Entry, Option<u64>)> {
+        if let Some((entry, stat)) = self.entry_kept(fd, opens)? {
+            let named_at = budget.purges(stat.ino);
+            let is_named = budget.purges_in_all() == purges
+                || stat_name(&dir.fd, name).is_ok_and(|now| now.ino == stat.ino);
+            return Ok((entry, is_named.then_some(named_at)));
+        }
         let number = number_fd(fd)?;
         let named_at = budget.purges(number.0);
         // Half the price of a descriptor by way of /proc.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = openat(dir, name.as_c_str(), flags, Mode::empty());
+        let path = openat(&dir.fd, name.as_c_str(), flags, Mode::empty());
         let found = path.and_then(|path| Ok((self.stat(&path)?, path)));
         if let Ok((stat, path)) = found {
             if number == (stat.ino, stat.dev) {
@@ -297,30 +332,32 @@ impl Tree {
         linkat(self.proc.dir(), old.as_c_str(), &dir.fd, name, flags)
     }
 
-    /// Makes a regular file and opens it with [`file_flags`] of `flags`; one that exists is
-    /// opened, unless `flags` has `O_EXCL`. The caller truncates for `O_TRUNC`.
+    /// Makes a regular file and opens it; one that exists is opened, unless it is opened with
+    /// `O_EXCL`. The caller truncates for `O_TRUNC`.
     pub fn create(
         &self,
         by: By<'_>,
         parent: NodeId,
         name: &Name,
         make: &Make,
-        flags: i32,
-        open_flags: OFlags,
+        opens: Opens,
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
         let new = new(by.caller, libc::S_IFREG | make.mode & 0o7777, make.umask, 0);
         let making = Making::begin(by.intent, || absent(&parent.fd, name));
         let mut charge = Charge::take(by.budget, 0);
-        let exclusive = flags & libc::O_EXCL != 0 && !making.may_be_ours();
+        let exclusive = opens.flags & libc::O_EXCL != 0 && !making.may_be_ours();
         // Another requester may make or remove the name between two attempts.
         for _ in 0..16 {
-            match self.make_charged(&parent, name, &new, open_flags, &mut charge) {
+            let purges = by.budget.purges_in_all();
+            match self.make_charged(&parent, name, &new, opens.fd_flags, &mut charge) {
                 Ok(fd) => {
-                    let (entry, named_at) = self.entry_made(&parent.fd, name, &fd, by.budget)?;
+                    let (at, made) = ((&*parent, name), Fd::from(fd));
+                    let (entry, named_at) =
+                        self.entry_made(at, (&made, &opens), by.budget, purges)?;
                     return Ok(CreatedFile {
                         entry,
-                        fd,
+                        fd: made,
                         made_in: Some(parent.node),
                         named_at,
                     });
@@ -335,12 +372,12 @@ impl Tree {
             };
             match self
                 .inode(entry.node)
-                .and_then(|inode| self.reopen(&inode, open_flags))
+                .and_then(|inode| self.reopen(&inode, opens.fd_flags))
             {
                 Ok(fd) => {
                     return Ok(CreatedFile {
                         entry,
-                        fd,
+                        fd: fd.into(),
                         made_in: making.may_be_ours().then_some(parent.node),
                         named_at: None,
                     })
@@ -382,7 +419,7 @@ impl Tree {
         parent: NodeId,
         make: &Make,
         excl: bool,
-        open_flags: OFlags,
+        opens: Opens,
     ) -> Result<CreatedFile> {
         let parent = self.inode(parent)?;
         let new = new(by.caller, libc::S_IFREG | make.mode & 0o7777, make.umask, 0);
@@ -393,8 +430,12 @@ impl Tree {
         };
         let fd = self
             .ownership
-            .make_nameless(&parent, &new, open_flags | excl)?;
-        let entry = self.entry_of(&fd)?;
+            .make_nameless(&parent, &new, opens.fd_flags | excl)?;
+        let fd = Fd::from(fd);
+        let entry = match self.entry_kept(&fd, &opens)? {
+            Some((entry, _)) => entry,
+            None => self.entry_of(&fd)?,
+        };
         charge.keep();
         Ok(CreatedFile {
             entry,

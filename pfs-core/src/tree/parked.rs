@@ -3,18 +3,20 @@
 //! Many files are opened again soon: just made ones, programs, headers. To open one anew by way of
 //! `/proc` costs more than all else that an open does. So the [`FileData`](super::FileData) may give
 //! a descriptor back when it closes it. One of each inode is parked there, with the inode's own
-//! `O_PATH` descriptor: it keeps nothing alive that this does not, and goes with it when the inode is
-//! forgotten, or makes room for others. Few are parked at a time; those parked first go first.
+//! descriptor: it keeps nothing alive that this does not, and goes with it when the inode is forgotten,
+//! or makes room for others. Few are parked at a time; those parked first go first. Where it is the
+//! inode's own descriptor that is parked, it takes nobody's turn.
 //!
 //! To the host a parked file is open. An engine only parks what nobody there can mind.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fs::OFlags;
 
 use super::{Inode, Tree};
+use crate::io::Fd;
 use crate::sync::lock;
 
 /// Most descriptors parked at a time.
@@ -24,16 +26,22 @@ const INODES_PER_PARKED: usize = 8;
 
 /// A descriptor that can be had again.
 pub struct Parked {
-    pub fd: OwnedFd,
+    pub fd: Fd,
     /// What it was opened with.
     pub flags: OFlags,
     /// See [`Opening::named_at`](super::data::Opening::named_at).
     pub named_at: Option<u64>,
 }
 
-/// What is parked of one inode, and its turn.
+impl Parked {
+    fn is_own(&self, inode: &Inode) -> bool {
+        Arc::ptr_eq(&self.fd, &inode.fd)
+    }
+}
+
+/// What is parked of one inode, and its turn; its own descriptor has none.
 #[derive(Default)]
-pub(super) struct Place(Mutex<Option<(u64, Parked)>>);
+pub(super) struct Place(Mutex<Option<(Option<u64>, Parked)>>);
 
 /// Who parks, by turn.
 pub(super) struct Lot {
@@ -54,20 +62,27 @@ impl Lot {
     }
 
     fn park(&self, inode: &Arc<Inode>, parked: Parked) {
+        if parked.is_own(inode) {
+            let _before = lock(&inode.parked.0).replace((None, parked));
+            return;
+        }
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        // The one before is closed without the lock.
-        let _before = lock(&inode.parked.0).replace((turn, parked));
+        // What is closed, is closed without the lock.
+        let _closed = match &mut *lock(&inode.parked.0) {
+            Some((None, _)) => return,
+            place => place.replace((Some(turn), parked)),
+        };
         let mut at = lock(&self.turns[turn as usize % self.turns.len()]);
         let first = at.replace((turn, Arc::downgrade(inode)));
         drop(at);
         if let Some((turn, inode)) = first.and_then(|(turn, who)| Some((turn, who.upgrade()?))) {
-            inode.parked.take_if(|now, _| now == turn);
+            inode.parked.take_if(|now, _| now == Some(turn));
         }
     }
 }
 
 impl Place {
-    fn take_if(&self, wanted: impl FnOnce(u64, &Parked) -> bool) -> Option<Parked> {
+    fn take_if(&self, wanted: impl FnOnce(Option<u64>, &Parked) -> bool) -> Option<Parked> {
         let mut place = lock(&self.0);
         let taken = place.take_if(|(turn, parked)| wanted(*turn, parked))?;
         Some(taken.1)
@@ -80,16 +95,34 @@ impl Tree {
         self.lot.park(inode, parked);
     }
 
-    /// The parked descriptor of `inode`, if it was opened with `flags`.
+    /// The parked descriptor of `inode`, if it was opened with `flags`. Its own can do more than is
+    /// asked of it.
     pub(super) fn unpark(&self, inode: &Inode, flags: OFlags) -> Option<Parked> {
-        inode.parked.take_if(|_, parked| parked.flags == flags)
+        inode
+            .parked
+            .take_if(|_, parked| match parked.is_own(inode) {
+                true => {
+                    parked.flags - OFlags::RWMODE == flags - OFlags::RWMODE
+                        && can(parked.flags, flags)
+                }
+                false => parked.flags == flags,
+            })
     }
 
-    /// Looks at `inode` by a parked descriptor, where there is one.
-    pub fn by_parked<T>(&self, inode: &Inode, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+    /// Looks at `inode` by a descriptor that is open to read, where there is one.
+    pub fn by_opened<T>(&self, inode: &Inode, look: impl FnOnce(BorrowedFd<'_>) -> T) -> Option<T> {
+        if inode.opened.is_some() {
+            return Some(look(inode.fd.as_fd()));
+        }
         let place = lock(&inode.parked.0);
         place.as_ref().map(|(_, parked)| look(parked.fd.as_fd()))
     }
+}
+
+/// Whether what was opened with `flags` can do what `wanted` asks for.
+fn can(flags: OFlags, wanted: OFlags) -> bool {
+    let (mode, wanted) = (flags & OFlags::RWMODE, wanted & OFlags::RWMODE);
+    mode == wanted || mode == OFlags::RDWR
 }
 
 #[cfg(test)]
@@ -108,7 +141,7 @@ mod tests {
 
     fn parked(flags: OFlags) -> Parked {
         Parked {
-            fd: open("/dev/null", flags, Mode::empty()).unwrap(),
+            fd: open("/dev/null", flags, Mode::empty()).unwrap().into(),
             flags,
             named_at: None,
         }

@@ -2,9 +2,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::names::{By, Removal};
+use super::names::{By, Opens, Removal};
 use super::*;
 use crate::fs::{Caller, DirList, Entry, Intent, IntentLog, Make, Name, SetAttr};
+use crate::io::Fd;
 use crate::ofd;
 
 fn tree_on(path: &Path, store: Arc<SessionStore>, inode_fds_max: usize) -> Tree {
@@ -49,6 +50,14 @@ const NOBODY: By<'static> = By {
     intent: None,
     budget: &Unlimited,
 };
+fn opens(flags: i32) -> Opens {
+    Opens {
+        flags,
+        fd_flags: names::file_flags(flags),
+        keeps_fd: false,
+    }
+}
+
 const MAKE: Make = Make {
     mode: 0o777,
     umask: 0o022,
@@ -282,8 +291,7 @@ fn links_are_neither_followed_nor_opened() {
         NodeId::ROOT,
         Name::new(c"fifo").unwrap(),
         &MAKE,
-        libc::O_WRONLY,
-        OFlags::WRONLY,
+        opens(libc::O_WRONLY),
     );
     assert_eq!(through.err(), Some(Errno::NXIO));
 }
@@ -402,7 +410,7 @@ fn replay_in(open: fn(&Path) -> Tree) {
     let log = Log::default();
     let open = |log: &Log| {
         let flags = libc::O_EXCL | libc::O_RDWR;
-        tree.create(by(log), root, a, &MAKE, flags, OFlags::RDWR)
+        tree.create(by(log), root, a, &MAKE, opens(flags))
             .map(|made| made.entry.attr.ino)
     };
     let ino = open(&log).unwrap();
@@ -508,19 +516,67 @@ fn a_made_file_whose_name_means_another_is_still_itself() {
     let dir = tempfile::tempdir().unwrap();
     let tree = tree(dir.path());
     let root = tree.inode(NodeId::ROOT).unwrap();
-    let made = |text: &str| OwnedFd::from(std::fs::File::create(dir.path().join(text)).unwrap());
+    let made = |text: &str| {
+        let file = std::fs::File::create(dir.path().join(text)).unwrap();
+        Fd::from(OwnedFd::from(file))
+    };
     let (file, gone) = (made("f"), made("gone"));
     std::fs::remove_file(dir.path().join("gone")).unwrap();
-    let entry = |text: &str, fd: &OwnedFd| {
-        let name = name(text);
-        let name = Name::new(&name).unwrap();
-        let (entry, named_at) = tree.entry_made(&root.fd, name, fd, &Unlimited).unwrap();
-        (entry.attr.ino, named_at)
+    // With an own descriptor for the inode; with the file's, while others remove files.
+    for (keeps_fd, purges) in [(false, 0), (true, 1)] {
+        let entry = |text: &str, fd: &Fd| {
+            let name = name(text);
+            let at = (&*root, Name::new(&name).unwrap());
+            let opens = Opens {
+                keeps_fd,
+                ..opens(libc::O_WRONLY)
+            };
+            let made = tree.entry_made(at, (fd, &opens), &Unlimited, purges);
+            let (entry, named_at) = made.unwrap();
+            (entry.attr.ino, named_at)
+        };
+        let number = |fd: &Fd| attrs::stat_fd(fd).unwrap().ino;
+        assert_eq!(entry("f", &file), (number(&file), Some(0)));
+        assert_eq!(entry("f", &gone), (number(&gone), None));
+        assert_eq!(entry("gone", &gone), (number(&gone), None));
+    }
+}
+
+#[test]
+fn a_made_file_is_reached_by_its_descriptor_and_opened_by_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path());
+    let opens = Opens {
+        keeps_fd: true,
+        ..opens(libc::O_RDWR)
     };
-    let number = |fd: &OwnedFd| attrs::stat_fd(fd).unwrap().ino;
-    assert_eq!(entry("f", &file), (number(&file), Some(0)));
-    assert_eq!(entry("f", &gone), (number(&gone), None));
-    assert_eq!(entry("gone", &gone), (number(&gone), None));
+    let name = name("f");
+    let name = Name::new(&name).unwrap();
+    let made = tree
+        .create(NOBODY, NodeId::ROOT, name, &MAKE, opens)
+        .unwrap();
+    let inode = tree.inode(made.entry.node).unwrap();
+    if !tree.is_local(&inode) {
+        return assert!(!Arc::ptr_eq(&inode.fd, &made.fd));
+    }
+    assert!(Arc::ptr_eq(&inode.fd, &made.fd));
+    let parked = |fd: &Fd, flags| Parked {
+        fd: fd.clone(),
+        flags,
+        named_at: None,
+    };
+    tree.park(&inode, parked(&made.fd, OFlags::RDWR));
+    // Another's is not kept beside it.
+    let other = tree.reopen(&inode, OFlags::RDONLY).unwrap().into();
+    tree.park(&inode, parked(&other, OFlags::RDONLY));
+    assert_eq!(Arc::strong_count(&other), 1);
+    assert!(tree.unpark(&inode, OFlags::RDWR | OFlags::DSYNC).is_none());
+    for flags in [OFlags::RDONLY, OFlags::RDWR] {
+        let had = tree.unpark(&inode, flags).unwrap();
+        assert!(Arc::ptr_eq(&had.fd, &made.fd));
+        assert!(tree.unpark(&inode, flags).is_none());
+        tree.park(&inode, had);
+    }
 }
 
 #[test]
@@ -532,7 +588,7 @@ fn a_parked_descriptor_goes_with_its_inode() {
     let inode = tree.inode(node).unwrap();
     let park = || {
         let parked = Parked {
-            fd: tree.reopen(&inode, OFlags::RDONLY).unwrap(),
+            fd: tree.reopen(&inode, OFlags::RDONLY).unwrap().into(),
             flags: OFlags::RDONLY,
             named_at: Some(7),
         };

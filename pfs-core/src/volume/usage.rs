@@ -67,6 +67,8 @@ mod word {
     pub const LAYOUTS: usize = 7;
     /// The smallest mdt_size that a file without a record may have.
     pub const MDT_SIZE_MIN: usize = 8;
+    /// Purges of all files.
+    pub const PURGES_IN_ALL: usize = 9;
     /// The first of the counters of purges, each for the files that fall to it.
     pub const PURGES: usize = 16;
     /// The first of the counters of changes, each for the files that fall to it.
@@ -298,6 +300,8 @@ impl Usage {
 
     /// Counts that a name of the inode `ino` is about to go, or what is left of it.
     pub fn count_purge(&self, ino: u64) {
+        self.word(word::PURGES_IN_ALL)
+            .fetch_add(1, Ordering::SeqCst);
         self.purges_of(ino).fetch_add(1, Ordering::SeqCst);
     }
 
@@ -462,6 +466,10 @@ impl Budget for Usage {
 
     fn purges(&self, ino: u64) -> u64 {
         self.purges_of(ino).load(Ordering::SeqCst)
+    }
+
+    fn purges_in_all(&self) -> u64 {
+        self.word(word::PURGES_IN_ALL).load(Ordering::SeqCst)
     }
 }
 

@@ -43,7 +43,7 @@ impl FileData for Posix {
     type File = DataFd;
 
     fn open(&self, tree: &Tree, inode: &Arc<Inode>, opening: Opening) -> Result<DataFd> {
-        Ok(DataFd::new(opening.fd, tree.storage_of(inode)))
+        Ok(DataFd::shared(opening.fd, tree.storage_of(inode)))
     }
 
     fn read(&self, io: &mut Io, file: &Arc<DataFd>, offset: u64, buf: Slices, reply: Reply<u32>) {
@@ -104,8 +104,8 @@ impl FileData for Posix {
         } else if !closing.can_write() {
             // While a file is open for writing, programs of the host cannot be told that it is
             // complete, nor execute it.
-            if let Some(fd) = Arc::into_inner(file).and_then(DataFd::into_owned) {
-                closing.park(fd, None);
+            if let Some(data) = Arc::into_inner(file) {
+                closing.park(data, None);
             }
         }
         reply.ok(());

@@ -1,6 +1,6 @@
 //! An open file, and what the last to let go of it does.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -91,14 +91,12 @@ impl File {
     }
 
     /// The descriptor of a file that was [let go](Self::let_go) without any lock on it, and as of when
-    /// it had a name; none where it is still in use.
-    pub(super) fn into_fd(self) -> Option<(OwnedFd, Option<u64>)> {
+    /// it had a name; none where there is something left to do.
+    pub(super) fn into_meta(self) -> Option<(DataFd, Option<u64>)> {
         if self.closing != Closing::Done {
             return None;
         }
-        let (meta, named_at) = (self.meta.clone(), self.inode.named_at());
-        drop(self);
-        Some((meta.into_owned()?, named_at))
+        Some((self.meta.clone(), self.inode.named_at()))
     }
 
     fn frees_blocks(&self) -> bool {

@@ -181,10 +181,14 @@ impl FileData for Striped {
         }
     }
 
+    fn keeps_made_fd(&self) -> bool {
+        true
+    }
+
     fn open(&self, tree: &Tree, inode: &Arc<Inode>, opening: Opening) -> Result<File> {
         let flags = opening.flags;
         let is_tmpfile = flags & libc::O_TMPFILE == libc::O_TMPFILE;
-        let fd = DataFd::new(opening.fd, tree.storage_of(inode));
+        let fd = DataFd::shared(opening.fd, tree.storage_of(inode));
         let file = File::new(fd, self.inode(tree, inode), is_tmpfile)?;
         file.inode.was_named_at(opening.named_at);
         if is_tmpfile {
@@ -242,8 +246,8 @@ impl FileData for Striped {
                 reply.ok(());
             }),
             Ok((false, file)) => {
-                if let Some((fd, named_at)) = file.into_fd() {
-                    closing.park(fd, named_at);
+                if let Some((meta, named_at)) = file.into_meta() {
+                    closing.park(meta, named_at);
                 }
                 reply.ok(());
             }
@@ -327,8 +331,8 @@ impl FileData for Striped {
         self.inherit_layout(tree, parent, node)
     }
 
-    fn keeps(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> bool {
-        self.is_victim(tree, dir, name, stat)
+    fn keeps(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat, purges: u64) -> bool {
+        self.is_victim(tree, (dir, name), stat, purges)
     }
 
     fn budget(&self) -> &dyn Budget {

@@ -32,11 +32,18 @@ enum Found {
 }
 
 impl Striped {
-    /// Whether the file that `stat` describes, `name` in `dir`, must become an orphan, or may have to:
-    /// another daemon may just have changed what the name means. Or it is counted.
-    pub(super) fn is_victim(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> bool {
+    /// Whether the file that a name in a directory meant, as `stat` describes it, when there were
+    /// `purges` in all, must become an orphan, or may have to: another daemon may just have changed
+    /// what the name means. Or it is counted.
+    pub(super) fn is_victim(
+        &self,
+        tree: &Tree,
+        at: (&Inode, &Name),
+        stat: &Stat,
+        purges: u64,
+    ) -> bool {
         let usage = &self.shared.usage;
-        if usage.counts() || !matches!(self.find(tree, dir, name, stat), Ok(Found::Plain)) {
+        if usage.counts() || !matches!(self.find(tree, at, stat, purges), Ok(Found::Plain)) {
             return true;
         }
         // Another daemon may have it open, and give it objects yet.
@@ -44,7 +51,13 @@ impl Striped {
         false
     }
 
-    fn find(&self, tree: &Tree, dir: &Inode, name: &Name, stat: &Stat) -> Result<Found> {
+    fn find(
+        &self,
+        tree: &Tree,
+        (dir, name): (&Inode, &Name),
+        stat: &Stat,
+        purges: u64,
+    ) -> Result<Found> {
         if stat.file_type() != libc::S_IFREG || !tree.is_on_root(stat.dev) {
             return Ok(Found::Plain);
         }
@@ -60,12 +73,14 @@ impl Striped {
             return Ok(Found::Plain);
         }
         // What is counted is given back by whoever lets go of it last, in whichever process.
-        let victim = self.shared.usage.counts() || self.inodes.is_open(stat.ino);
+        let usage = &self.shared.usage;
+        let victim = usage.counts() || self.inodes.is_open(stat.ino);
         if victim || has_record(tree, &inode)? {
             return Ok(Found::Victim(inode, stat.ino));
         }
         // It may have lost its record since, with its name: then the name means another by now.
-        match stat_name(&dir.fd, name)?.ino == stat.ino {
+        let is_same = usage.purges_in_all() == purges || stat_name(&dir.fd, name)?.ino == stat.ino;
+        match is_same {
             true => Ok(Found::Plain),
             false => Err(Errno::AGAIN),
         }
@@ -85,8 +100,9 @@ impl Striped {
             if flags.contains(AtFlags::REMOVEDIR) {
                 return self.remove_plain(dir, name, None, remove);
             }
+            let purges = self.shared.usage.purges_in_all();
             let stat = stat_name(&dir.fd, name)?;
-            let removed = match self.find(tree, dir, name, &stat) {
+            let removed = match self.find(tree, (dir, name), &stat, purges) {
                 Ok(Found::Victim(inode, ino)) => self.remove_victim(tree, dir, name, &inode, ino),
                 Ok(Found::Plain) => self.remove_plain(dir, name, Some(stat.ino), remove),
                 Err(errno) => Err(errno),
@@ -186,9 +202,10 @@ impl Striped {
         };
         let rename = || rename_with(flags);
         for _ in 0..TRIES_MAX {
+            let purges = self.shared.usage.purges_in_all();
             let stat = stat_name(&to.0.fd, to.1);
             let found = match &stat {
-                Ok(stat) => self.find(tree, to.0, to.1, stat),
+                Ok(stat) => self.find(tree, to, stat, purges),
                 // Another may put a file there before the rename does.
                 Err(Errno::NOENT) => match rename_with(flags | RenameFlags::NOREPLACE) {
                     Err(Errno::EXIST) => Err(Errno::AGAIN),
@@ -297,8 +314,8 @@ impl Striped {
 /// Whether the file has, or once had, data in objects.
 fn has_record(tree: &Tree, inode: &Inode) -> Result<bool> {
     let name = record::xattr_name();
-    let by_parked = |fd: BorrowedFd<'_>| fgetxattr(fd, name.as_c_str(), &mut [0u8; 0][..]);
-    let found = match tree.by_parked(inode, by_parked) {
+    let by_opened = |fd: BorrowedFd<'_>| fgetxattr(fd, name.as_c_str(), &mut [0u8; 0][..]);
+    let found = match tree.by_opened(inode, by_opened) {
         Some(found) => found.map(drop),
         None => tree.get_xattr(inode, name).map(drop),
     };

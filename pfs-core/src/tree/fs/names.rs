@@ -92,8 +92,9 @@ impl<D: FileData> Shared<D> {
         if flags.intersects(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
             return reply.send(rename(no_more));
         }
+        let purges = data.budget().purges_in_all();
         match stat_name(&to_dir.fd, to.1) {
-            Ok(stat) if data.keeps(tree, &to_dir, to.1, &stat) => {}
+            Ok(stat) if data.keeps(tree, &to_dir, to.1, &stat, purges) => {}
             Err(_) if data.keeps_nameless() => {
                 match rename(RenameFlags::NOREPLACE) {
                     // Another put a file there meanwhile.
@@ -158,12 +159,13 @@ impl<D: FileData> Shared<D> {
         let tree = &self.tree;
         let dir = attempt!(reply, tree.inode(parent));
         let wanted = self.data.keeps_nameless();
+        let purges = self.data.budget().purges_in_all();
         match attempt!(reply, tree.begin_remove(req.intent, &dir, name, wanted)) {
             Removal::Done { ino } => self.blocking(req, reply, move |fs| {
                 fs.data.complete_removal(ino);
                 Ok(())
             }),
-            Removal::Of(stat) if self.data.keeps(tree, &dir, name, &stat) => {
+            Removal::Of(stat) if self.data.keeps(tree, &dir, name, &stat, purges) => {
                 let name = name.as_c_str().to_owned();
                 self.blocking(req, reply, move |fs| {
                     fs.data.remove(&fs.tree, &dir, Name::new(&name)?, flags)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::names::by;
 use super::shared::{OpenFile, Shared};
 use crate::fs::*;
-use crate::tree::names::CreatedFile;
+use crate::tree::names::{CreatedFile, Opens};
 use crate::tree::{FileData, Inode, Opening};
 
 impl<D: FileData> Shared<D> {
@@ -34,16 +34,8 @@ impl<D: FileData> Shared<D> {
             flags: how.widened(),
             ..how
         };
-        let open_flags = self.data.open_flags(how.flags);
-        let tree = &self.tree;
-        let made = tree.create(
-            by(req, &self.data),
-            parent,
-            name,
-            make,
-            how.flags,
-            open_flags,
-        );
+        let (by, opens) = (by(req, &self.data), self.opens(how.flags));
+        let made = self.tree.create(by, parent, name, make, opens);
         let made = attempt!(reply, made);
         // A file found with data in it may take long to truncate.
         let at_once = how.flags & libc::O_TRUNC == 0 || made.entry.attr.size == 0;
@@ -59,11 +51,10 @@ impl<D: FileData> Shared<D> {
         reply: Reply<Created>,
     ) {
         let data = &self.data;
-        let (open_flags, keeps) = (data.open_flags(flags), data.keeps_nameless());
-        // The engine sees to it that it can never be given a name.
-        let excl = flags & libc::O_EXCL != 0 && !keeps;
+        // Or the engine sees to it that it can never be given a name.
+        let excl = flags & libc::O_EXCL != 0 && !data.keeps_nameless();
         let tree = &self.tree;
-        let made = tree.tmpfile(by(req, data), parent, make, excl, open_flags);
+        let made = tree.tmpfile(by(req, data), parent, make, excl, self.opens(flags));
         reply.send(made.and_then(|made| {
             let created = self.created(made, (flags | libc::O_TMPFILE).into());
             // Without a name, what is not open is gone.
@@ -75,6 +66,14 @@ impl<D: FileData> Shared<D> {
             created.entry.attr = self.attr(&inode)?;
             Ok(created)
         }));
+    }
+
+    fn opens(&self, flags: i32) -> Opens {
+        Opens {
+            flags,
+            fd_flags: self.data.open_flags(flags),
+            keeps_fd: self.data.keeps_made_fd(),
+        }
     }
 
     /// Gives out a handle of what was opened; `how.flags` are those that it was opened with.
@@ -112,7 +111,7 @@ impl<D: FileData> Shared<D> {
         let open_flags = self.data.open_flags(flags);
         let (fd, named_at) = match self.tree.unpark(inode, open_flags) {
             Some(parked) => (parked.fd, parked.named_at),
-            None => (self.tree.reopen(inode, open_flags)?, None),
+            None => (self.tree.reopen(inode, open_flags)?.into(), None),
         };
         Ok(Opening {
             fd,

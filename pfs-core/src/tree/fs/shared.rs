@@ -68,7 +68,7 @@ impl<D: FileData> Shared<D> {
             let flags = flags & !libc::O_TRUNC;
             let fd = self.tree.reopen(&inode, self.data.open_flags(flags))?;
             let opening = Opening {
-                fd,
+                fd: fd.into(),
                 flags,
                 named_at: None,
             };
