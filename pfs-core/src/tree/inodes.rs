@@ -8,20 +8,18 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::hash::BuildHasher;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
-use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use rustix::fs::{openat, Mode, OFlags};
 
 use super::cache::{Cache, Inode, Reach};
+use super::file_handle::{identity_at, identity_of, RootMount};
 use super::ownership::Ownership;
-use super::proc::last_errno;
 use super::{find, Stat};
 use crate::fs::{Errno, Name, NodeId, Result};
-use crate::session::{Identity, Kind, Record, SessionStore, IDENTITY_MAX};
+use crate::session::{Identity, Kind, Record, SessionStore};
 use crate::sync::lock;
 
 /// Workers meet on a shard only for inodes that hash alike.
@@ -35,9 +33,9 @@ pub(super) struct Inodes {
     hasher: DefaultHashBuilder,
     ownership: Arc<dyn Ownership>,
     cache: Cache,
-    /// A descriptor on the root's mount, for `open_by_handle_at(2)`; `None` where the process
-    /// may not use it, or the file system has no handles.
-    mount: Option<OwnedFd>,
+    /// The root's mount, for `open_by_handle_at(2)`; `None` where the process may not use it, or the
+    /// file system has no handles.
+    mount: Option<RootMount>,
     /// The file system that the root is on: its handles lead back, where `mount` is there.
     root_dev: u64,
 }
@@ -57,7 +55,7 @@ impl Inodes {
             hasher: DefaultHashBuilder::default(),
             ownership,
             cache: Cache::new(held_max),
-            mount: mount_fd(&root),
+            mount: RootMount::of(&root),
             root_dev: stat.dev,
         };
         if table.store.get(NodeId::ROOT.0).is_none() {
@@ -88,10 +86,10 @@ impl Inodes {
 
     fn record(&self, fd: &OwnedFd, stat: &Stat) -> Record {
         // A private store's records are completed when the need comes: at an eviction.
-        let identity = if self.store.is_shared() {
-            identity_of(fd)
-        } else {
-            Identity::NONE
+        let identity = match &self.mount {
+            _ if !self.store.is_shared() => Identity::NONE,
+            Some(mount) => mount.identity_of(fd),
+            None => identity_of(fd).0,
         };
         Record {
             kind: Kind::Node,
@@ -137,7 +135,7 @@ impl Inodes {
             self.indexed(&index, hash, stat)?
         };
         let recorded = self.store.get(node.0)?.identity;
-        if recorded.is_none() || recorded != identity_at(dir.as_fd(), name.as_c_str(), 0) {
+        if recorded.is_none() || recorded != identity_at(dir.as_fd(), name.as_c_str(), 0).0 {
             return None;
         }
         let (hash, index) = self.index(stat.ino, stat.dev);
@@ -179,7 +177,7 @@ impl Inodes {
                 return Ok((inode, true));
             }
             let recorded = self.store.get(node.0).map(|record| record.identity);
-            if recorded.is_some_and(|known| !known.is_none() && known == identity_of(&reach.fd)) {
+            if recorded.is_some_and(|known| !known.is_none() && known == identity_of(&reach.fd).0) {
                 self.store.add_count(node.0, 1);
                 return Ok((self.cache.put(Inode::new(node, reach, stat)), false));
             }
@@ -204,7 +202,7 @@ impl Inodes {
             .filter(|record| record.kind == Kind::Node);
         let (record, mount) = record.zip(self.mount.as_ref()).ok_or(Errno::STALE)?;
         self.make_room();
-        let fd = open_identity(mount, &record.identity)?;
+        let fd = mount.open(&record.identity, OFlags::PATH)?;
         let stat = super::ownership::stat(&*self.ownership, &fd)?;
         if (stat.ino, stat.dev) != (record.a, record.b) {
             return Err(Errno::STALE);
@@ -297,7 +295,7 @@ impl Inodes {
             return false;
         };
         let recorded = self.store.get(node.0).map(|record| record.identity);
-        if recorded.is_none_or(|known| known.is_none() || known != identity_of(&fd)) {
+        if recorded.is_none_or(|known| known.is_none() || known != identity_of(&fd).0) {
             return false;
         }
         let stat = super::ownership::stat(&*self.ownership, &fd);
@@ -342,6 +340,17 @@ impl Inodes {
         }
     }
 
+    /// Opens `inode` for data by its file handle, which is half the price of a way through `/proc`;
+    /// none where that cannot be done.
+    pub(super) fn open_handle(&self, inode: &Inode, flags: OFlags) -> Option<OwnedFd> {
+        let mount = self.mount.as_ref()?;
+        if inode.dev != self.root_dev || !self.record_identity(inode) {
+            return None;
+        }
+        let record = self.store.get(inode.node.0)?;
+        mount.open(&record.identity, flags).ok()
+    }
+
     /// Records how `inode` can be found without its descriptor; answers whether it can.
     fn record_identity(&self, inode: &Inode) -> bool {
         let Some(record) = self.store.get(inode.node.0) else {
@@ -350,15 +359,15 @@ impl Inodes {
         if !record.identity.is_none() {
             return true;
         }
-        let identity = identity_of(&inode.fd);
         let Some(mount) = &self.mount else {
             return false;
         };
-        // An inode on another mount has a handle that leads nowhere, or elsewhere, on this one.
+        let identity = mount.identity_of(&inode.fd);
+        // An inode of another file system has a handle that leads nowhere, or elsewhere, on this one.
         let leads_back = match inode.dev == self.root_dev {
             true => !identity.is_none(),
             false => {
-                let found = open_identity(mount, &identity);
+                let found = mount.open(&identity, OFlags::PATH);
                 let found = found.and_then(|fd| super::attrs::stat_fd(&fd));
                 found.is_ok_and(|stat| (stat.ino, stat.dev) == (inode.ino, inode.dev))
             }
@@ -368,138 +377,5 @@ impl Inodes {
         }
         self.store.set_identity(inode.node.0, &identity);
         true
-    }
-}
-
-/// `struct file_handle` with room for an [`Identity`], of which 4 bytes are the type.
-#[repr(C)]
-struct FileHandle {
-    handle_bytes: u32,
-    handle_type: i32,
-    handle: [u8; IDENTITY_MAX - 4],
-}
-
-/// The kernel's file handle for what `fd` refers to; none where the file system has none, or
-/// one too large for a record.
-fn identity_of(fd: &OwnedFd) -> Identity {
-    identity_at(fd.as_fd(), c"", libc::AT_EMPTY_PATH)
-}
-
-/// As [`identity_of`], for `path` in `dir`, which is not followed.
-fn identity_at(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> Identity {
-    let mut handle = FileHandle {
-        handle_bytes: (IDENTITY_MAX - 4) as u32,
-        handle_type: 0,
-        handle: [0; IDENTITY_MAX - 4],
-    };
-    let mut mount_id = 0;
-    // SAFETY: the path ends with NUL; the handle says how much room it has, and the kernel writes
-    // no more than that.
-    let result = unsafe {
-        libc::name_to_handle_at(
-            dir.as_raw_fd(),
-            path.as_ptr(),
-            (&raw mut handle).cast(),
-            &mut mount_id,
-            flags,
-        )
-    };
-    if result != 0 {
-        return Identity::NONE;
-    }
-    let mut bytes = [0; IDENTITY_MAX];
-    let len = 4 + (handle.handle_bytes as usize).min(handle.handle.len());
-    bytes[..4].copy_from_slice(&handle.handle_type.to_le_bytes());
-    bytes[4..].copy_from_slice(&handle.handle);
-    Identity::new(&bytes[..len]).unwrap_or(Identity::NONE)
-}
-
-/// How often, and for how long each time, an inode number that is being given away is waited for.
-const BUSY_TRIES: u32 = 100;
-const BUSY_PAUSE: Duration = Duration::from_micros(50);
-
-/// An `O_PATH` descriptor of the inode that `identity` names: `ESTALE` where it is gone.
-fn open_identity(mount: &OwnedFd, identity: &Identity) -> Result<OwnedFd> {
-    let Some((kind, bytes)) = identity.as_bytes().split_first_chunk::<4>() else {
-        return Err(Errno::STALE);
-    };
-    let mut handle = FileHandle {
-        handle_bytes: bytes.len() as u32,
-        handle_type: i32::from_le_bytes(*kind),
-        handle: [0; IDENTITY_MAX - 4],
-    };
-    handle.handle[..bytes.len()].copy_from_slice(bytes);
-    // The kernel says ENOMEM, too, while the inode number is being given to a new file, and
-    // ESTALE as soon as it has been (iget_locked(), I_CREATING).
-    let mut tries = 0;
-    loop {
-        match open_handle(mount, &mut handle) {
-            Err(Errno::NOMEM) if tries < BUSY_TRIES => {
-                tries += 1;
-                thread::sleep(BUSY_PAUSE);
-            }
-            done => return done,
-        }
-    }
-}
-
-/// `open_by_handle_at(2)`.
-fn open_handle(mount: &OwnedFd, handle: &mut FileHandle) -> Result<OwnedFd> {
-    // SAFETY: the handle is as long as it says, and the kernel only reads it.
-    let fd = unsafe {
-        libc::open_by_handle_at(
-            mount.as_fd().as_raw_fd(),
-            std::ptr::from_mut(handle).cast(),
-            libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW,
-        )
-    };
-    if fd < 0 {
-        return Err(last_errno());
-    }
-    // SAFETY: the kernel just gave this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// A descriptor for `open_by_handle_at(2)`, if the process may use it and the root has a handle.
-fn mount_fd(root: &OwnedFd) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mount = openat(root, ".", flags, Mode::empty()).ok()?;
-    open_identity(&mount, &identity_of(root)).ok()?;
-    Some(mount)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_being_given_away_is_stale() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
-        let Some(mount) = mount_fd(&root) else {
-            return println!("skipped: file handles need CAP_DAC_READ_SEARCH");
-        };
-        let name = |index: usize| dir.path().join(index.to_string());
-        let gone: Vec<Identity> = (0..8)
-            .map(|index| {
-                let file = OwnedFd::from(std::fs::File::create(name(index)).unwrap());
-                std::fs::remove_file(name(index)).unwrap();
-                identity_of(&file)
-            })
-            .collect();
-        thread::scope(|scope| {
-            let maker = scope.spawn(|| {
-                for index in 0..5_000 {
-                    std::fs::File::create(name(index % 8)).unwrap();
-                    std::fs::remove_file(name(index % 8)).unwrap();
-                }
-            });
-            while !maker.is_finished() {
-                for identity in &gone {
-                    let opened = open_identity(&mount, identity).map(drop);
-                    assert_eq!(opened, Err(Errno::STALE));
-                }
-            }
-        });
     }
 }

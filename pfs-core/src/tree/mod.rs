@@ -2,7 +2,7 @@
 //!
 //! - [`Tree`]: the root, the inode table, and what was found out about the host.
 //! - `inodes`, `cache`: node ids to inodes: records, an index by number, a bounded cache of fds.
-//!   `find`: finding them again by name.
+//!   `file_handle`: finding them again without one; `find`: by name.
 //! - [`handles`]: open files and directories. `parked`: descriptors of closed ones.
 //! - [`locks`]: the locks of requesters, POSIX and flock.
 //! - [`names`]: lookup, create, remove, rename, link.
@@ -26,6 +26,7 @@ mod cache;
 pub mod creds;
 pub mod data;
 pub mod dirs;
+mod file_handle;
 mod find;
 pub mod fs;
 mod guest_xattrs;
@@ -156,7 +157,15 @@ impl Tree {
         match inode.file_type {
             libc::S_IFREG | libc::S_IFDIR => {
                 let flags = (flags | OFlags::CLOEXEC).difference(OFlags::NOFOLLOW | OFlags::CREATE);
-                self.proc.open_fd(&inode.fd, flags)
+                // Elsewhere a handle may take a server's help.
+                let by_handle = match self.is_local(inode) {
+                    true => self.inodes.open_handle(inode, flags),
+                    false => None,
+                };
+                match by_handle {
+                    Some(fd) => Ok(fd),
+                    None => self.proc.open_fd(&inode.fd, flags),
+                }
             }
             libc::S_IFLNK => Err(Errno::LOOP),
             _ => Err(Errno::NXIO),

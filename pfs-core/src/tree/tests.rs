@@ -605,3 +605,49 @@ fn a_parked_descriptor_goes_with_its_inode() {
     tree.forget(node, 1);
     assert!(weak.upgrade().is_none());
 }
+
+/// Mounts `from` read-only on `to`, for this thread alone; answers whether it may.
+fn mount_read_only(from: &Path, to: &Path) -> bool {
+    // SAFETY: only this thread gets another mount namespace.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return false;
+    }
+    let mount = |args: &[&str], paths: &[&Path]| {
+        let mut command = std::process::Command::new("mount");
+        let status = command.args(args).args(paths).status();
+        status.is_ok_and(|status| status.success())
+    };
+    mount(&["--make-rprivate", "/"], &[])
+        && mount(&["--bind"], &[from, to])
+        && mount(&["-o", "remount,bind,ro"], &[to])
+}
+
+#[test]
+fn what_is_mounted_read_only_stays_so() {
+    // In a thread of its own, whose mounts go with it.
+    let test = || {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["a", "b"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("a/f"), "x").unwrap();
+        std::fs::write(path("other"), "x").unwrap();
+        if !mount_read_only(&path("a"), &path("b")) {
+            return println!("skipped: this process may not mount");
+        }
+        let tree = tree_on(dir.path(), private(), 1);
+        let b = lookup(&tree, NodeId::ROOT, "b").unwrap().node;
+        let f = lookup(&tree, b, "f").unwrap().node;
+        let write = |node| tree.reopen(&*tree.inode(node).unwrap(), OFlags::RDWR).err();
+        assert_eq!(write(f), Some(Errno::ROFS));
+        // Whether its descriptor was let go of or not.
+        for _ in 0..20 {
+            let other = lookup(&tree, NodeId::ROOT, "other").unwrap().node;
+            assert_eq!(write(other), None);
+            tree.forget(other, 1);
+        }
+        assert_eq!(write(f), Some(Errno::ROFS));
+    };
+    std::thread::scope(|scope| scope.spawn(test).join().unwrap());
+}
