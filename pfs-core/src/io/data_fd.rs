@@ -3,6 +3,9 @@
 //! io_uring tries an operation without waiting first, and leaves it to a thread of the kernel where
 //! a file system cannot promise that. tmpfs promises nothing, though it never waits for a device: each
 //! operation would wake a thread. So what is in memory is read and written with a system call.
+//!
+//! Files of FUSE can be polled and always are ready, which io_uring takes for the promise: it would
+//! wait for the file system's server where the operation is submitted. It is told not to try.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -19,6 +22,8 @@ pub enum Storage {
     Memory,
     /// What is not cached.
     Device,
+    /// Everything: a process serves it.
+    Fuse,
 }
 
 /// File systems that are memory: their magic numbers in `statfs(2)`.
@@ -27,11 +32,15 @@ const MEMORY_MAGIC: [u64; 2] = [
     0x8584_58f6, // ramfs
 ];
 
+/// FUSE's, whatever is behind it (linux/magic.h).
+const FUSE_MAGIC: u64 = 0x6573_5546;
+
 impl Storage {
     /// The storage of the file system that `fd` is on.
     pub fn of(fd: impl AsFd) -> Storage {
         match fstatfs(fd) {
             Ok(stat) if MEMORY_MAGIC.contains(&(stat.f_type as u64)) => Storage::Memory,
+            Ok(stat) if stat.f_type as u64 == FUSE_MAGIC => Storage::Fuse,
             _ => Storage::Device,
         }
     }
@@ -63,6 +72,11 @@ impl DataFd {
 
     pub(super) fn as_raw(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// Whether the kernel, asked not to wait, waits nevertheless.
+    pub(super) fn waits_at_once(&self) -> bool {
+        self.storage == Storage::Fuse
     }
 
     /// Whether what is done with it never waits.

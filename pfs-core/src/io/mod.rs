@@ -433,6 +433,14 @@ impl Drop for Io {
 impl Op {
     /// The submission entry for what is left of the operation.
     fn entry(&self) -> squeue::Entry {
+        let flags = match self.fd.waits_at_once() {
+            true => squeue::Flags::ASYNC,
+            false => squeue::Flags::empty(),
+        };
+        self.operation().flags(flags)
+    }
+
+    fn operation(&self) -> squeue::Entry {
         let fd = types::Fd(self.fd.as_raw());
         let transfer = &self.transfer;
         let (list, count) = transfer.rest();
@@ -461,9 +469,22 @@ impl Op {
     }
 }
 
+/// A ring whose operations may all wait at once, each for storage of its own: the kernel would have no
+/// more than four threads for each CPU wait in them. Those that are idle end after a while.
+fn new_ring() -> std::io::Result<IoUring> {
+    let ring = best_ring()?;
+    // No limit of its own on operations that may wait without end, of which there are none.
+    let mut workers_max = [RING_ENTRIES, 0];
+    // Kernels before 5.15 have only their own limit.
+    if let Err(error) = ring.submitter().register_iowq_max_workers(&mut workers_max) {
+        log::debug!("io_uring keeps its limit of threads: {error}");
+    }
+    Ok(ring)
+}
+
 /// The best ring that the kernel has: completions run only when this thread asks (6.1), else
 /// without interrupting it (5.19), else plain.
-fn new_ring() -> std::io::Result<IoUring> {
+fn best_ring() -> std::io::Result<IoUring> {
     let build = |setup: fn(&mut io_uring::Builder)| {
         let mut builder = IoUring::builder();
         builder.setup_clamp().setup_cqsize(RING_ENTRIES * 8);

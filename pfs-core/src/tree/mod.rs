@@ -205,7 +205,7 @@ impl Tree {
     pub fn storage_of(&self, inode: &Inode) -> Storage {
         match self.is_on_root(inode.dev) {
             true => self.root_storage,
-            false => Storage::Device,
+            false => Storage::of(&inode.fd),
         }
     }
 
