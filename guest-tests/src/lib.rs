@@ -5,6 +5,7 @@
 //! - [`crash`]: where a daemon under test can be made to die.
 //! - [`fixture`]: volumes, daemons and sessions for tests of the ring driver.
 //! - [`ring`]: plays QEMU and the guest driver in-process against a vhost-user-fs daemon.
+//! - [`simulated`]: storage targets of a known speed.
 //! - [`suites`]: what suites of crates.io are told.
 //! - [`vm`]: boots real QEMU guests.
 //!
@@ -16,5 +17,6 @@ pub mod binaries;
 pub mod crash;
 pub mod fixture;
 pub mod ring;
+pub mod simulated;
 pub mod suites;
 pub mod vm;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use guest_tests::binaries;
 use guest_tests::ring::fuse::{self, Client, Session, SessionConfig};
 use guest_tests::ring::process::{self, Daemon, DaemonCommand};
+use guest_tests::simulated::{SimulatedTarget, Speed};
 use guest_tests::vm::script::Values;
 use tempfile::TempDir;
 
@@ -94,6 +95,8 @@ pub struct Setup {
     pub pinning: Option<Pinning>,
     /// More options for our daemon.
     pub options: Vec<String>,
+    /// Targets of striped volumes are no faster than this.
+    pub target_speed: Option<Speed>,
 }
 
 impl Setup {
@@ -114,6 +117,8 @@ pub struct Backend {
     daemon: Daemon,
     /// From the start of its process to the answer of INIT.
     pub started_in: Duration,
+    /// Go when nobody uses them.
+    _targets: Vec<SimulatedTarget>,
     /// Goes last.
     folder: TempDir,
 }
@@ -127,6 +132,7 @@ impl Backend {
             .map_err(Error::file("make a folder in", &setup.dir))?;
         let volume = folder.path().join("volume");
         make_volume(kind, &volume)?;
+        let targets = simulate(kind, &volume, setup.target_speed)?;
         let command = command(kind, &folder.path().join("socket"), &volume, setup)?;
         let not_started = |source| Error::Start {
             backend: kind.to_string(),
@@ -149,6 +155,7 @@ impl Backend {
             session,
             daemon,
             started_in: begin.elapsed(),
+            _targets: targets,
             folder,
         })
     }
@@ -224,6 +231,22 @@ fn make_volume(kind: Kind, volume: &Path) -> Result<(), Error> {
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )),
     }
+}
+
+/// Gives each target of a striped volume its speed, if there is one to be given.
+fn simulate(
+    kind: Kind,
+    volume: &Path,
+    speed: Option<Speed>,
+) -> Result<Vec<SimulatedTarget>, Error> {
+    let (Kind::Striped(count), Some(speed)) = (kind, speed) else {
+        return Ok(Vec::new());
+    };
+    let mount = |index| {
+        let dir = volume.join(format!("targets/{index}"));
+        SimulatedTarget::mount(&dir, speed).map_err(Error::file("simulate a target on", &dir))
+    };
+    (0..count).map(mount).collect()
 }
 
 fn command(

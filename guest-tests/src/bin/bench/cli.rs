@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use guest_tests::simulated::Speed;
 
 use crate::backend::{Kind, Pinning, Setup};
 use crate::slice::Pace;
 
+const MIB: f64 = (1 << 20) as f64;
 const ALL_BACKENDS: [&str; 5] = ["striped-4", "striped-1", "posix", "null", "virtiofsd"];
 
 /// Measures virtiofs daemons at their ring: no VM, requests at native speed
@@ -34,6 +36,11 @@ pub enum Command {
     Run(Run),
     /// Measures what a daemon takes while it does nothing, and for what its guest knows
     Footprint(Footprint),
+    /// Measures how the bandwidth of a large file grows with the targets it is striped over
+    ///
+    /// Targets are simulated, each with the same bandwidth and latency, so that neither a disk nor
+    /// a network of this machine is measured. Needs root and /dev/fuse.
+    Scale(Scale),
     /// Names the workloads
     List,
 }
@@ -137,6 +144,56 @@ pub struct Footprint {
 }
 
 #[derive(Debug, Args)]
+pub struct Scale {
+    /// Numbers of targets; the first is what the others are compared with
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16],
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub targets: Vec<u32>,
+
+    /// Bandwidth of a target, of reads and writes together
+    #[arg(long, default_value_t = 10.0, value_parser = positive)]
+    pub mib_per_s: f64,
+
+    /// Latency of a target
+    #[arg(long, value_name = "US", default_value_t = 1000)]
+    pub latency_us: u64,
+
+    /// How long the file takes to be written, and to be read, where all goes well
+    #[arg(long, default_value = "4", value_parser = seconds)]
+    pub seconds: Duration,
+
+    /// Requests of 1 MiB in flight for each target
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub depth: u32,
+
+    /// Fails where less is reached of what so many targets could give
+    #[arg(long, value_name = "RATIO", default_value_t = 0.95)]
+    pub at_least: f64,
+
+    /// Where volumes are made
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    pub dir: PathBuf,
+
+    /// One more option for the daemon
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub daemon_option: Vec<String>,
+}
+
+impl Scale {
+    pub fn setup(&self) -> Setup {
+        Setup {
+            dir: self.dir.clone(),
+            pinning: None,
+            options: self.daemon_option.clone(),
+            target_speed: Some(Speed {
+                bytes_per_s: self.mib_per_s * MIB,
+                latency: Duration::from_micros(self.latency_us),
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct Common {
     /// Where volumes are made
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
@@ -183,6 +240,7 @@ impl Common {
                 _ => Pinning::pick(),
             },
             options: self.daemon_option.clone(),
+            target_speed: None,
         }
     }
 
@@ -200,9 +258,13 @@ impl Common {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    match seconds > 0.0 {
-        true => Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string()),
+    Duration::try_from_secs_f64(positive(text)?).map_err(|e| e.to_string())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match number > 0.0 {
+        true => Ok(number),
         false => Err("must be more than 0".to_owned()),
     }
 }

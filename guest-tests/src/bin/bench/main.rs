@@ -11,6 +11,7 @@ mod floor;
 mod footprint;
 mod report;
 mod rows;
+mod scale;
 mod slice;
 mod stats;
 mod workloads;
@@ -24,7 +25,7 @@ use clap::Parser;
 use guest_tests::vm::steps::chain;
 
 use backend::{Backend, Kind};
-use cli::{Check, Cli, Command, Common, Compare, Footprint, Output, Run};
+use cli::{Check, Cli, Command, Common, Compare, Footprint, Output, Run, Scale};
 use compare::{Measured, Settings};
 use error::Error;
 use rows::{Row, ROWS};
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check(&args),
         Command::Run(args) => run(&args),
         Command::Footprint(args) => footprint(&args),
+        Command::Scale(args) => scale(&args),
         Command::List => list(),
     };
     match done {
@@ -142,6 +144,13 @@ fn run(args: &Run) -> Result<(), Error> {
 fn footprint(args: &Footprint) -> Result<(), Error> {
     warn_of_debug_build();
     print(&report::footprint::render(&footprint::measure(args)?))
+}
+
+fn scale(args: &Scale) -> Result<(), Error> {
+    warn_of_debug_build();
+    let points = scale::measure(args)?;
+    print(&report::scale::render(&points))?;
+    scale::judge(&points, args.at_least)
 }
 
 fn list() -> Result<(), Error> {
