@@ -21,6 +21,10 @@ const SHARDS: usize = 64;
 const EVICT_TRIES: usize = 8;
 
 /// An inode of which a descriptor is held, so that its number cannot be used again.
+///
+/// What every request looks at comes first: beside the counts of its [`Arc`], in one line of the
+/// processor's cache or two.
+#[repr(C)]
 pub struct Inode {
     pub node: NodeId,
     /// A descriptor to reach it by.
@@ -28,11 +32,10 @@ pub struct Inode {
     /// With which flags `fd` was opened, where it is not an `O_PATH` descriptor: the one that the
     /// file was made with.
     pub(super) opened: Option<OFlags>,
-    pub ino: u64,
-    pub dev: u64,
     /// The file type bits of the mode, which never change.
     pub file_type: u32,
-    used: AtomicBool,
+    pub ino: u64,
+    pub dev: u64,
     /// Of a directory.
     pub(super) names: Names,
     pub(super) changes: Changes,
@@ -64,7 +67,6 @@ impl Inode {
     /// The inode behind `reach`, which `stat` describes.
     pub(super) fn new(node: NodeId, reach: impl Into<Reach>, stat: &Stat) -> Arc<Inode> {
         let Reach { fd, opened } = reach.into();
-        let used = AtomicBool::new(true);
         let file_type = stat.file_type();
         Arc::new(Inode {
             node,
@@ -73,7 +75,6 @@ impl Inode {
             ino: stat.ino,
             dev: stat.dev,
             file_type,
-            used,
             names: Names::default(),
             changes: Changes::default(),
             parked: Place::default(),
@@ -98,14 +99,21 @@ impl From<OwnedFd> for Reach {
     }
 }
 
-#[derive(Default)]
-struct Shard {
-    inodes: HashMap<u32, Arc<Inode>, DefaultHashBuilder>,
-    /// Slots in the order their inodes came in; some may be gone.
-    order: VecDeque<u32>,
+/// An inode in the cache.
+struct Held {
+    inode: Arc<Inode>,
+    /// Since it was last considered for eviction.
+    used: bool,
 }
 
-/// Inodes by the slot of their node.
+#[derive(Default)]
+struct Shard {
+    inodes: HashMap<NodeId, Held, DefaultHashBuilder>,
+    /// Nodes in the order their inodes came in; some may be gone.
+    order: VecDeque<NodeId>,
+}
+
+/// Inodes by their nodes.
 pub(super) struct Cache {
     shards: Box<[Mutex<Shard>]>,
     held: AtomicUsize,
@@ -125,47 +133,42 @@ impl Cache {
     }
 
     pub(super) fn get(&self, node: NodeId) -> Option<Arc<Inode>> {
-        let shard = self.shard(node);
-        let inode = shard
-            .inodes
-            .get(&(node.0 as u32))
-            .filter(|inode| inode.node == node)?;
-        if !inode.used.load(Ordering::Relaxed) {
-            inode.used.store(true, Ordering::Relaxed);
-        }
-        Some(inode.clone())
+        let mut shard = self.shard(node);
+        let held = shard.inodes.get_mut(&node)?;
+        held.used = true;
+        Some(held.inode.clone())
+    }
+
+    /// Whether the node's inode is held; it counts as used. The inode itself is not looked at.
+    pub(super) fn holds(&self, node: NodeId) -> bool {
+        let mut shard = self.shard(node);
+        let held = shard.inodes.get_mut(&node);
+        held.map(|held| held.used = true).is_some()
     }
 
     /// Adds an inode; answers the one that is there where another thread was first.
     pub(super) fn put(&self, inode: Arc<Inode>) -> Arc<Inode> {
-        let slot = inode.node.0 as u32;
-        let mut shard = self.shard(inode.node);
-        if let Some(there) = shard
-            .inodes
-            .get(&slot)
-            .filter(|there| there.node == inode.node)
-        {
-            return there.clone();
+        let node = inode.node;
+        let mut shard = self.shard(node);
+        if let Some(there) = shard.inodes.get(&node) {
+            return there.inode.clone();
         }
-        if shard.inodes.insert(slot, inode.clone()).is_none() {
-            self.held.fetch_add(1, Ordering::Relaxed);
-        }
+        let held = Held {
+            inode: inode.clone(),
+            used: true,
+        };
+        shard.inodes.insert(node, held);
+        self.held.fetch_add(1, Ordering::Relaxed);
         if shard.order.len() > 2 * shard.inodes.len() + 64 {
             let Shard { order, inodes } = &mut *shard;
-            order.retain(|slot| inodes.contains_key(slot));
+            order.retain(|node| inodes.contains_key(node));
         }
-        shard.order.push_back(slot);
+        shard.order.push_back(node);
         inode
     }
 
     pub(super) fn remove(&self, node: NodeId) {
-        let mut shard = self.shard(node);
-        if shard
-            .inodes
-            .get(&(node.0 as u32))
-            .is_some_and(|inode| inode.node == node)
-        {
-            shard.inodes.remove(&(node.0 as u32));
+        if self.shard(node).inodes.remove(&node).is_some() {
             self.held.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -185,20 +188,19 @@ impl Cache {
             let index = self.next_evict.fetch_add(1, Ordering::Relaxed) % SHARDS;
             let mut shard = lock(&self.shards[index]);
             for _ in 0..EVICT_TRIES {
-                let Some(slot) = shard.order.pop_front() else {
+                let Some(node) = shard.order.pop_front() else {
                     break;
                 };
-                let Some(inode) = shard.inodes.get(&slot) else {
+                let Some(held) = shard.inodes.get_mut(&node) else {
                     continue;
                 };
-                let idle =
-                    Arc::strong_count(inode) == 1 && !inode.used.swap(false, Ordering::Relaxed);
-                if idle && may_go(inode) {
-                    shard.inodes.remove(&slot);
+                let idle = Arc::strong_count(&held.inode) == 1 && !std::mem::take(&mut held.used);
+                if idle && may_go(&held.inode) {
+                    shard.inodes.remove(&node);
                     self.held.fetch_sub(1, Ordering::Relaxed);
                     return;
                 }
-                shard.order.push_back(slot);
+                shard.order.push_back(node);
             }
         }
     }

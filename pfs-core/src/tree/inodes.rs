@@ -113,12 +113,13 @@ impl Inodes {
 
     /// Takes one lookup on the inode with `stat`'s number, if its descriptor is held: only then
     /// is it certain that the number means the same inode.
-    pub(super) fn known(&self, stat: &Stat) -> Option<Arc<Inode>> {
+    pub(super) fn known(&self, stat: &Stat) -> Option<NodeId> {
         let (hash, index) = self.index(stat.ino, stat.dev);
         let node = self.indexed(&index, hash, stat)?;
-        let inode = self.cache.get(node)?;
-        self.store.add_count(node.0, 1);
-        Some(inode)
+        self.cache.holds(node).then(|| {
+            self.store.add_count(node.0, 1);
+            node
+        })
     }
 
     /// Takes one lookup on the inode that `stat` describes, just looked at as `name` in `dir`,
@@ -127,8 +128,8 @@ impl Inodes {
     /// Then the number was another inode's at the look only if that one went, and this one came,
     /// was found and let go of, in between.
     pub(super) fn known_at(&self, dir: impl AsFd, name: &Name, stat: &Stat) -> Option<NodeId> {
-        if let Some(inode) = self.known(stat) {
-            return Some(inode.node);
+        if let Some(node) = self.known(stat) {
+            return Some(node);
         }
         let node = {
             let (hash, index) = self.index(stat.ino, stat.dev);
@@ -159,27 +160,24 @@ impl Inodes {
 
     /// Takes one lookup on the inode behind `reach`, which `stat` describes; answers also whether its
     /// descriptor was held already.
-    pub(super) fn intern(
-        &self,
-        reach: impl Into<Reach>,
-        stat: &Stat,
-    ) -> Result<(Arc<Inode>, bool)> {
+    pub(super) fn intern(&self, reach: impl Into<Reach>, stat: &Stat) -> Result<(NodeId, bool)> {
         let reach = reach.into();
-        if let Some(inode) = self.known(stat) {
-            return Ok((inode, true));
+        if let Some(node) = self.known(stat) {
+            return Ok((node, true));
         }
         self.make_room();
         let (hash, mut index) = self.index(stat.ino, stat.dev);
         if let Some(node) = self.indexed(&index, hash, stat) {
             // Another thread may have been first.
-            if let Some(inode) = self.cache.get(node) {
+            if self.cache.holds(node) {
                 self.store.add_count(node.0, 1);
-                return Ok((inode, true));
+                return Ok((node, true));
             }
             let recorded = self.store.get(node.0).map(|record| record.identity);
             if recorded.is_some_and(|known| !known.is_none() && known == identity_of(&reach.fd).0) {
                 self.store.add_count(node.0, 1);
-                return Ok((self.cache.put(Inode::new(node, reach, stat)), false));
+                self.cache.put(Inode::new(node, reach, stat));
+                return Ok((node, false));
             }
             // The number was used again: the old inode is gone, its node stays until forgotten.
             if let Ok(entry) = index.find_entry(hash, |slot| *slot == node.0 as u32) {
@@ -188,7 +186,8 @@ impl Inodes {
         }
         let node = NodeId(self.store.insert(&self.record(&reach.fd, stat))?);
         index.insert_unique(hash, node.0 as u32, |slot| self.hash_of(*slot));
-        Ok((self.cache.put(Inode::new(node, reach, stat)), false))
+        self.cache.put(Inode::new(node, reach, stat));
+        Ok((node, false))
     }
 
     /// The inode of `node`: `ESTALE` for one never given out, forgotten, or gone.

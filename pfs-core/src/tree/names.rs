@@ -78,22 +78,31 @@ impl Tree {
         if names.likely_held() {
             // One system call where the inode's descriptor is held already.
             let mut stat = stat_name(&dir, name)?;
-            if let Some(inode) = self.inodes.known(&stat) {
-                return match self.ownership.complete(inode.fd.as_fd(), &mut stat) {
-                    Ok(()) => Ok(Entry {
-                        node: inode.node,
-                        attr: self.seen(&stat),
-                    }),
-                    Err(errno) => {
-                        self.forget(inode.node, 1);
-                        Err(errno)
-                    }
-                };
+            if let Some(node) = self.inodes.known(&stat) {
+                if let Err(errno) = self.complete(node, &mut stat) {
+                    self.forget(node, 1);
+                    return Err(errno);
+                }
+                return Ok(Entry {
+                    node,
+                    attr: self.seen(&stat),
+                });
             }
         }
         let (entry, held) = self.open_name(dir, name)?;
         names.note(held);
         Ok(entry)
+    }
+
+    /// Makes of what the host says of `node` what the guest sees.
+    fn complete(&self, node: NodeId, stat: &mut Stat) -> Result<()> {
+        match self.ownership.is_native() {
+            true => Ok(()),
+            false => {
+                let inode = self.inode(node)?;
+                self.ownership.complete(inode.fd.as_fd(), stat)
+            }
+        }
     }
 
     /// Opens `name` in `dir` without following it, and takes one lookup on what is there.
@@ -110,9 +119,9 @@ impl Tree {
     }
 
     fn entry(&self, reach: impl Into<Reach>, stat: &Stat) -> Result<(Entry, bool)> {
-        let (inode, held) = self.inodes.intern(reach, stat)?;
+        let (node, held) = self.inodes.intern(reach, stat)?;
         let entry = Entry {
-            node: inode.node,
+            node,
             attr: self.seen(stat),
         };
         Ok((entry, held))
