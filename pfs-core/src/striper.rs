@@ -5,7 +5,7 @@
 
 use crate::fs::{Result, Slices};
 use crate::io::{DataFd, Io, JoinId, Short, Then};
-use crate::layout::Layout;
+use crate::layout::{Extent, Layout};
 
 /// A range of a striped file, and the requester's memory for it.
 #[derive(Clone, Copy)]
@@ -21,6 +21,18 @@ pub struct Range {
 }
 
 impl Range {
+    /// The one piece that all of the range is, if it does not go on to another object: most small
+    /// ones do not.
+    pub fn whole(&self) -> Option<Extent> {
+        let first = self.layout.extents(self.offset, self.len).next()?;
+        (first.len == self.len).then_some(first)
+    }
+
+    /// The requester's memory for it.
+    pub fn memory(&self) -> impl Iterator<Item = libc::iovec> + '_ {
+        self.buf.parts(self.at, self.len)
+    }
+
     /// Starts a read of every object that the range touches, as parts of `join`. `object` gives
     /// the descriptor of one, or none where it has never been written.
     pub fn read(
@@ -87,7 +99,7 @@ impl Range {
             .filter(|(_, run)| !run.is_empty())
     }
 
-    fn pieces(&self, object: u64) -> impl Iterator<Item = crate::layout::Extent> + '_ {
+    fn pieces(&self, object: u64) -> impl Iterator<Item = Extent> + '_ {
         self.layout
             .extents(self.offset, self.len)
             .filter(move |piece| piece.object == object)

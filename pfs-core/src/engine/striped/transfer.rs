@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use super::inode::Stripe;
 use super::lock::Kind;
 use super::prepare::prepare;
 use super::{size, File};
 use crate::fs::{Errno, Reply, Result, Slices};
 use crate::io::{Io, Then};
-use crate::layout::Layout;
+use crate::layout::{Extent, Layout};
 use crate::striper;
 use crate::tree::attrs::size_fd;
 
@@ -52,9 +53,13 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
         stripe.record.layout
     });
     let (in_inode, range) = split(mdt_size, layout, offset, buf);
+    let noted = in_inode == 0 && file.inode.notes_access();
+    if let Some(piece) = range.whole().filter(|_| in_inode == 0 && !noted) {
+        return read_piece(io, file, stripe, range, &piece, reply);
+    }
     // A byte of the inode, which the kernel that keeps it sees being read: so the access time changes
     // by the rules of the mount, and no other time with it.
-    let mut noted = vec![0u8; usize::from(in_inode == 0 && file.inode.notes_access())];
+    let mut noted = vec![0u8; usize::from(noted)];
     let noted_part = libc::iovec {
         iov_base: noted.as_mut_ptr().cast(),
         iov_len: noted.len(),
@@ -67,8 +72,7 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
             if shorts.is_empty() {
                 return Ok(buf.len() as u32);
             }
-            // Short means a hole or the end of the file: the size tells which.
-            let valid = size_fd(&this.meta)?.saturating_sub(offset).min(buf.len());
+            let valid = valid_bytes(&this, offset, buf)?;
             for short in &shorts {
                 if short.key == INODE_PART {
                     let end = in_inode.min(valid);
@@ -101,6 +105,47 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
         None => Ok(None),
     });
     io.seal(join);
+}
+
+/// Where a read came out short there is a hole or the end of the file, and the size tells which:
+/// answers how many bytes of `buf` are before the end.
+fn valid_bytes(file: &File, offset: u64, buf: Slices) -> Result<u64> {
+    Ok(size_fd(&file.meta)?.saturating_sub(offset).min(buf.len()))
+}
+
+/// Reads a range that is one `piece` of an object: without a join.
+fn read_piece(
+    io: &mut Io,
+    file: &Arc<File>,
+    stripe: Option<&Stripe>,
+    range: striper::Range,
+    piece: &Extent,
+    reply: Reply<u32>,
+) {
+    let object = match stripe.map(|stripe| file.inode.object(stripe, piece.object)) {
+        Some(Err(errno)) => return reply.err(errno),
+        Some(Ok(object)) => object,
+        None => None,
+    };
+    let (this, want) = (file.clone(), piece.len);
+    let finish = move |result: Result<u32>| {
+        reply.send(result.and_then(|got| {
+            let got = u64::from(got);
+            if got == want {
+                return Ok(want as u32);
+            }
+            let valid = valid_bytes(&this, range.offset, range.buf)?;
+            range.buf.fill_zero(got, valid.saturating_sub(got));
+            Ok(valid as u32)
+        }));
+    };
+    match object {
+        Some(fd) => {
+            let then = Then::Call(Box::new(move |_, result| finish(result)));
+            io.read(&fd, range.memory(), piece.offset, then);
+        }
+        None => finish(Ok(0)),
+    }
 }
 
 /// Writes `buf`.
@@ -230,6 +275,18 @@ impl Write {
         };
         let (mdt_size, layout) = (stripe.record.mdt_size_bytes, stripe.record.layout);
         let (in_inode, range) = split(mdt_size, layout, offset, buf);
+        if let Some(piece) = range.whole().filter(|_| in_inode == 0) {
+            return match file
+                .inode
+                .object_for_write(&file.meta, stripe, piece.object)
+            {
+                Ok(fd) => {
+                    let then = Then::Call(Box::new(move |io, result| then(io, self, result)));
+                    io.write(&fd, range.memory(), piece.offset, then);
+                }
+                Err(errno) => then(io, self, Err(errno)),
+            };
+        }
         let join = io.join(Box::new(move |io, result| {
             then(io, self, result.map(|_| buf.len() as u32));
         }));
