@@ -138,3 +138,19 @@ fn what_is_not_there_is_named() {
         assert!(stderr.contains("no-such-"), "{args:?}: {stderr}");
     }
 }
+
+#[test]
+fn queues_are_filled_and_served_together() {
+    let place = place();
+    let dir = place.to_str().unwrap();
+    let table = succeed(&["queues", "--backend=null", "--rounds=1", "--dir", dir]);
+    let lines: Vec<_> = table.lines().filter(|line| line.contains("null")).collect();
+    assert_eq!(lines.len(), 2, "{table}");
+    for (line, files) in lines.iter().zip(["one file", "a file each"]) {
+        assert!(line.contains(files), "{line}");
+        let rates = line.split('|').skip(4).take(2);
+        for rate in rates {
+            assert!(rate.trim().parse::<f64>().unwrap() > 0.0, "{line}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use guest_tests::binaries;
+use guest_tests::ring::device::DeviceConfig;
 use guest_tests::ring::fuse::{self, Client, Session, SessionConfig};
 use guest_tests::ring::process::{self, Daemon, DaemonCommand};
 use guest_tests::simulated::{SimulatedTarget, Speed};
@@ -97,6 +98,8 @@ pub struct Setup {
     pub options: Vec<String>,
     /// Targets of striped volumes are no faster than this.
     pub target_speed: Option<Speed>,
+    /// The device that the daemons are.
+    pub device: DeviceConfig,
 }
 
 impl Setup {
@@ -143,6 +146,7 @@ impl Backend {
         let stream = daemon.connect().map_err(not_started)?;
         let config = SessionConfig {
             depth: CLIENT_DEPTH,
+            device: setup.device.clone(),
             ..SessionConfig::default()
         };
         let session = Session::connect(stream, &config).map_err(|source| Error::Ring {
@@ -163,6 +167,11 @@ impl Backend {
     /// The client of the request queue.
     pub fn client(&mut self) -> &mut Client {
         self.session.fs()
+    }
+
+    /// The clients of all request queues.
+    pub fn clients(&mut self) -> &mut [Client] {
+        &mut self.session.clients
     }
 
     /// The client, and the folder with all that the daemon stores.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use guest_tests::ring::device::DeviceConfig;
 use guest_tests::simulated::Speed;
 
 use crate::backend::{Kind, Pinning, Setup};
@@ -41,6 +42,11 @@ pub enum Command {
     /// Targets are simulated, each with the same bandwidth and latency, so that neither a disk nor
     /// a network of this machine is measured. Needs root and /dev/fuse.
     Scale(Scale),
+    /// Measures what more queues give: random reads of 4 KiB, on one queue and on several
+    ///
+    /// Each queue's worker has a CPU of its own. Queues are filled before the workers begin, and
+    /// the driver sleeps until they are done, so that all CPUs are theirs meanwhile.
+    Queues(Queues),
     /// Names the workloads
     List,
 }
@@ -189,6 +195,42 @@ impl Scale {
                 bytes_per_s: self.mib_per_s * MIB,
                 latency: Duration::from_micros(self.latency_us),
             }),
+            device: DeviceConfig::default(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Queues {
+    /// Daemons: striped-N, posix, null; can be given several times
+    #[arg(long, value_name = "NAME", default_values = ["posix", "striped-4", "null"])]
+    pub backend: Vec<Kind>,
+
+    /// Queues that are compared with one; as many as there are CPUs, or less
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..))]
+    pub queues: u8,
+
+    /// Rounds: in each, one queue has its turn, all have, and once more in reverse
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+
+    /// Where volumes are made
+    #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
+    pub dir: PathBuf,
+
+    /// One more option for the daemon
+    #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
+    pub daemon_option: Vec<String>,
+}
+
+impl Queues {
+    pub fn setup(&self, device: DeviceConfig) -> Setup {
+        Setup {
+            dir: self.dir.clone(),
+            pinning: None,
+            options: self.daemon_option.clone(),
+            target_speed: None,
+            device,
         }
     }
 }
@@ -241,6 +283,7 @@ impl Common {
             },
             options: self.daemon_option.clone(),
             target_speed: None,
+            device: DeviceConfig::default(),
         }
     }
 

@@ -43,6 +43,28 @@ pub fn pin(cpu: usize) -> Result<(), Error> {
     })
 }
 
+/// Makes the thread of this name run on one CPU; whether there is one in the process or its
+/// children.
+pub fn pin_thread(pid: u32, name: &str, cpu: usize) -> Result<bool, Error> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    let has_name = |task: &String| {
+        let comm = fs::read_to_string(format!("{task}/comm")).unwrap_or_default();
+        comm.trim_end() == name
+    };
+    let Some(task) = family(pid).into_iter().flat_map(tasks).find(has_name) else {
+        return Ok(false);
+    };
+    let id = task.rsplit('/').next().and_then(|id| id.parse().ok());
+    let thread = id.and_then(rustix::thread::Pid::from_raw);
+    let pinned = rustix::thread::sched_setaffinity(thread, &set);
+    pinned.map_err(|errno| Error::Pin {
+        cpu,
+        source: errno.into(),
+    })?;
+    Ok(true)
+}
+
 /// CPUs that this thread may run on.
 pub fn available() -> Vec<usize> {
     let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();

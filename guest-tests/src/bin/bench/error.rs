@@ -61,6 +61,10 @@ pub enum Error {
     NoOperations(String),
     #[error("more than {percent}% above what is wanted of the CPU time, as a ratio to virtiofsd's:{text}")]
     Lost { percent: f64, text: String },
+    #[error("{backend} serves no queue {queue}")]
+    NoWorker { backend: String, queue: usize },
+    #[error("{queues} queues need as many CPUs")]
+    TooFewCpus { queues: usize },
     #[error("no mounts of its own; simulated targets need root")]
     Mounts(#[source] std::io::Error),
     #[error("less than {at_least} of what the targets could give:{text}")]

@@ -9,6 +9,7 @@ mod cpu;
 mod error;
 mod floor;
 mod footprint;
+mod queues;
 mod report;
 mod rows;
 mod scale;
@@ -25,7 +26,7 @@ use clap::Parser;
 use guest_tests::vm::steps::chain;
 
 use backend::{Backend, Kind};
-use cli::{Check, Cli, Command, Common, Compare, Footprint, Output, Run, Scale};
+use cli::{Check, Cli, Command, Common, Compare, Footprint, Output, Queues, Run, Scale};
 use compare::{Measured, Settings};
 use error::Error;
 use rows::{Row, ROWS};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Footprint(args) => footprint(&args),
         Command::Scale(args) => scale(&args),
+        Command::Queues(args) => queues(&args),
         Command::List => list(),
     };
     match done {
@@ -151,6 +153,11 @@ fn scale(args: &Scale) -> Result<(), Error> {
     let points = scale::measure(args)?;
     print(&report::scale::render(&points))?;
     scale::judge(&points, args.at_least)
+}
+
+fn queues(args: &Queues) -> Result<(), Error> {
+    warn_of_debug_build();
+    print(&report::queues::render(&queues::measure(args)?))
 }
 
 fn list() -> Result<(), Error> {

@@ -17,7 +17,7 @@ use super::abi::{InHeader, OutHeader};
 use super::client::{push_data, push_range, Client, DataShape};
 use super::error::{Error, Violation};
 use super::request::{Body, Reply, Request};
-use super::wait::{sleep, Woken};
+use super::wait::{sleep, sleep_for, Woken};
 use crate::ring::memory::{Buffer, PAGE_SIZE};
 
 /// Looks at the used ring between two looks at the clock.
@@ -130,6 +130,18 @@ impl<'a> Pump<'a> {
 
     /// Sends a request from a slot that has none in flight.
     pub fn send<R: Reply>(&mut self, slot: usize, request: &Request<'_, R>) -> Result<(), Error> {
+        self.offer(slot, request)?;
+        self.kick()
+    }
+
+    /// Tells the daemon of what was offered, unless it looks itself.
+    pub fn kick(&mut self) -> Result<(), Error> {
+        self.client.queue.kick()?;
+        Ok(())
+    }
+
+    /// [Sends](Self::send) a request without telling the daemon.
+    pub fn offer<R: Reply>(&mut self, slot: usize, request: &Request<'_, R>) -> Result<(), Error> {
         let client = &mut *self.client;
         let header_len = size_of::<InHeader>();
         let args_len = request.args_len();
@@ -183,7 +195,6 @@ impl<'a> Pump<'a> {
         client
             .queue
             .submit(&client.readable, &client.writable, slot as u64)?;
-        client.queue.kick()?;
         place.in_flight = true;
         Ok(())
     }
@@ -199,6 +210,22 @@ impl<'a> Pump<'a> {
             }
             self.pause()?;
         }
+    }
+
+    /// Sleeps until all requests in flight are answered, and looks at none of them before.
+    pub fn sleep_until_answered(&mut self) -> Result<(), Error> {
+        let queue = &self.client.queue;
+        let (seen, wanted) = (queue.last_used(), queue.in_flight());
+        let is_done = || queue.ring().used_index().wrapping_sub(seen) >= wanted;
+        let until = Instant::now() + self.client.timeout;
+        while !is_done() {
+            match sleep_for(queue, &self.client.link, until, wanted)? {
+                Woken::Called => {}
+                woken if !is_done() => return Err(self.not_answered(woken)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The body of an answer, before its slot sends again.
@@ -259,14 +286,19 @@ impl<'a> Pump<'a> {
         match sleep(queue, &self.client.link, until)? {
             Woken::Called => Ok(()),
             _ if queue.ring().used_index() != seen => Ok(()),
-            Woken::TimedOut => Err(
-                self.unanswered(|opcode, unique, elapsed_ms| Error::Timeout {
-                    opcode,
-                    unique,
-                    elapsed_ms,
-                }),
-            ),
-            Woken::Gone => Err(self.unanswered(|opcode, unique, _| Error::Gone { opcode, unique })),
+            woken => Err(self.not_answered(woken)),
+        }
+    }
+
+    /// An error for a sleep that ended without an answer.
+    fn not_answered(&self, woken: Woken) -> Error {
+        match woken {
+            Woken::Gone => self.unanswered(|opcode, unique, _| Error::Gone { opcode, unique }),
+            _ => self.unanswered(|opcode, unique, elapsed_ms| Error::Timeout {
+                opcode,
+                unique,
+                elapsed_ms,
+            }),
         }
     }
 

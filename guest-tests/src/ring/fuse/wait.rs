@@ -23,7 +23,17 @@ pub(super) enum Woken {
 
 /// Sleeps until the device calls, hangs up, or `until`.
 pub(super) fn sleep(queue: &Queue, link: &Link, until: Instant) -> Result<Woken, Error> {
-    if queue.enable_calls() {
+    sleep_for(queue, link, until, 1)
+}
+
+/// The same; the device is asked to call when it has used `count` more chains.
+pub(super) fn sleep_for(
+    queue: &Queue,
+    link: &Link,
+    until: Instant,
+    count: u16,
+) -> Result<Woken, Error> {
+    if queue.enable_calls_after(count) {
         queue.disable_calls();
         return Ok(Woken::Called);
     }

@@ -283,15 +283,22 @@ impl Queue {
     /// Asks for a call at the next used chain. Returns whether there is one already: then no
     /// call need come, and the caller must not sleep.
     pub fn enable_calls(&self) -> bool {
+        self.enable_calls_after(1)
+    }
+
+    /// Asks for a call when `count` more chains are used; without EVENT_IDX at each of them. Returns
+    /// whether they are already.
+    pub fn enable_calls_after(&self, count: u16) -> bool {
         let avail = self.ring.avail();
         if self.config.event_idx {
             let event = self.ring.used_event_offset();
-            avail.store_u16(event, self.last_used, Ordering::Relaxed);
+            let last = self.last_used.wrapping_add(count).wrapping_sub(1);
+            avail.store_u16(event, last, Ordering::Relaxed);
         }
         avail.store_u16(0, 0, Ordering::Relaxed);
         // The wish must be visible before the index is read (virtio 1.2, 2.7.14).
         fence(Ordering::SeqCst);
-        self.ring.used_index() != self.last_used
+        self.ring.used_index().wrapping_sub(self.last_used) >= count
     }
 
     /// Asks for no calls, as while polling. With EVENT_IDX a few may still come.

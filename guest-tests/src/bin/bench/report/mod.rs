@@ -2,6 +2,7 @@
 
 pub mod footprint;
 pub mod json;
+pub mod queues;
 pub mod scale;
 pub mod svg;
 pub mod table;
