@@ -22,7 +22,12 @@ static NO_PATH: AtomicBool = AtomicBool::new(true);
 /// Looks at what `fd` refers to.
 #[inline]
 pub fn stat_fd(fd: impl AsFd) -> Result<Stat> {
-    let (fd, flags) = (fd.as_fd(), libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW);
+    stat_open(fd.as_fd(), libc::AT_SYMLINK_NOFOLLOW)
+}
+
+#[inline]
+fn stat_open(fd: BorrowedFd<'_>, flags: i32) -> Result<Stat> {
+    let flags = flags | libc::AT_EMPTY_PATH;
     if NO_PATH.load(Ordering::Relaxed) {
         match stat_at(fd, None, flags) {
             Err(Errno::FAULT) => NO_PATH.store(false, Ordering::Relaxed),
@@ -66,10 +71,8 @@ fn stat_at(dir: BorrowedFd<'_>, path: Option<&CStr>, flags: i32) -> Result<Stat>
 
 /// The inode number of what `fd` refers to, and the device that it is on.
 pub(super) fn number_fd(fd: impl AsFd) -> Result<(u64, u64)> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = statx(fd, c"", flags, StatxFlags::INO)?;
-    let dev = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
-    Ok((stat.stx_ino, dev))
+    let stat = stat_open(fd.as_fd(), libc::AT_STATX_DONT_SYNC)?;
+    Ok((stat.ino, stat.dev))
 }
 
 /// The size in bytes of what `fd` refers to.

@@ -21,11 +21,10 @@
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::Mutex;
 
-use rustix::fs::{
-    fstatfs, statx, utimensat, AtFlags, StatxFlags, Timespec, Timestamps, UTIME_OMIT,
-};
+use rustix::fs::{fstatfs, utimensat, AtFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::time::{clock_gettime, ClockId};
 
+use super::attrs::stat_fd;
 use super::{Inode, Tree};
 use crate::fs::{Result, Timestamp, Watch};
 use crate::sync::lock;
@@ -143,16 +142,10 @@ impl Tree {
         if !self.is_local(inode) || inode.changes.is_unsettled() {
             return None;
         }
-        let stat = statx(
-            &inode.fd,
-            c"",
-            AtFlags::EMPTY_PATH,
-            StatxFlags::CTIME | StatxFlags::SIZE,
-        );
-        let stat = stat.ok()?;
+        let attr = stat_fd(&inode.fd).ok()?.attr;
         let version = Version {
-            ctime: stat.stx_ctime.into(),
-            size: stat.stx_size,
+            ctime: attr.ctime,
+            size: attr.size,
         };
         let whole_second = if version.ctime.nsec == 0 {
             WHOLE_SECOND_MS
@@ -178,20 +171,15 @@ impl Tree {
         if (0..=CLOSED_MS).contains(&(now_ms() - written_ms)) {
             return Ok(());
         }
-        let stat = statx(
-            &inode.fd,
-            c"",
-            AtFlags::EMPTY_PATH,
-            StatxFlags::CTIME | StatxFlags::ATIME,
-        )?;
-        if (0..=CLOSED_MS).contains(&age_ms(stat.stx_ctime.into())) {
+        let attr = stat_fd(&inode.fd)?.attr;
+        if (0..=CLOSED_MS).contains(&age_ms(attr.ctime)) {
             return Ok(());
         }
         // Any change will do; to set the access time to what it is changes nothing else.
         let times = Timestamps {
             last_access: Timespec {
-                tv_sec: stat.stx_atime.tv_sec,
-                tv_nsec: stat.stx_atime.tv_nsec.into(),
+                tv_sec: attr.atime.sec,
+                tv_nsec: attr.atime.nsec.into(),
             },
             last_modification: Timespec {
                 tv_sec: 0,

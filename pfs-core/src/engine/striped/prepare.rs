@@ -6,15 +6,13 @@
 //! What others change within the tick of the last look, sizes and attributes, is counted in the
 //! [`Usage`](crate::volume::Usage) page.
 
-use rustix::fs::{
-    statx, utimensat, AtFlags, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
-};
+use rustix::fs::{utimensat, AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::time::{clock_gettime, ClockId};
 
 use super::File;
 use crate::fs::Result;
 use crate::sync::lock;
-use crate::tree::attrs::drop_capability;
+use crate::tree::attrs::{drop_capability, stat_fd};
 
 /// The longest tick of a kernel's clock, in ns.
 const TICK_MAX_NS: i64 = 10_000_000;
@@ -41,24 +39,23 @@ pub(super) fn prepare(file: &File, end: u64) -> Result<bool> {
         return Ok(true);
     }
     drop_capability(&file.meta)?;
-    let mask = StatxFlags::SIZE | StatxFlags::MTIME;
-    let stat = statx(&file.meta, c"", AtFlags::EMPTY_PATH, mask)?;
-    if end > stat.stx_size {
+    let attr = stat_fd(&file.meta)?.attr;
+    if end > attr.size {
         return Ok(false);
     }
     // As the kernel does: a time within the same tick of the clock is not written again. One beyond
     // was set by somebody.
-    let ahead_s = stat.stx_mtime.tv_sec.saturating_sub(now.tv_sec);
+    let ahead_s = attr.mtime.sec.saturating_sub(now.tv_sec);
     let ahead_ns = ahead_s
         .saturating_mul(1_000_000_000)
-        .saturating_add(i64::from(stat.stx_mtime.tv_nsec) - now.tv_nsec);
+        .saturating_add(i64::from(attr.mtime.nsec) - now.tv_nsec);
     if !(0..=TICK_MAX_NS).contains(&ahead_ns) {
         touch(file)?;
     }
     *last = Some(Look {
         tick,
         changes,
-        size: stat.stx_size,
+        size: attr.size,
     });
     Ok(true)
 }
