@@ -128,6 +128,27 @@ impl Io {
         self.start(Kind::Read, fd, parts, offset, then);
     }
 
+    /// As [`Io::read`], where that never waits: the result is there at once, and nothing has to be kept
+    /// for it.
+    pub fn read_at_once(
+        &mut self,
+        fd: &DataFd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+    ) -> Option<Result<u32, Errno>> {
+        self.at_once(Kind::Read, fd, parts, offset)
+    }
+
+    /// As [`Io::write`], where that never waits: see [`Io::read_at_once`].
+    pub fn write_at_once(
+        &mut self,
+        fd: &DataFd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+    ) -> Option<Result<u32, Errno>> {
+        self.at_once(Kind::Write, fd, parts, offset)
+    }
+
     /// Writes `parts` at `offset`, all or an error. Memory as for [`Io::read`].
     pub fn write(
         &mut self,
@@ -340,16 +361,40 @@ impl Io {
         if let Then::Part { join, .. } = &then {
             self.ops.add_part(*join);
         }
-        let mut transfer = self.ops.transfer(kind, parts, offset);
         if kind.never_waits(fd) {
-            let result = transfer.run(fd);
-            self.at_once_bytes += result.map_or(0, u64::from);
-            self.ops.dispose(transfer);
+            let result = self.run(kind, fd, parts, offset);
             return self.finish(then, result);
         }
+        let transfer = self.ops.transfer(kind, parts, offset);
         let index = self.ops.insert(fd.clone(), transfer, then);
         self.in_flight += 1;
         self.submit_op(index);
+    }
+
+    fn at_once(
+        &mut self,
+        kind: Kind,
+        fd: &DataFd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+    ) -> Option<Result<u32, Errno>> {
+        kind.never_waits(fd)
+            .then(|| self.run(kind, fd, parts, offset))
+    }
+
+    /// Does an operation on the spot.
+    fn run(
+        &mut self,
+        kind: Kind,
+        fd: &DataFd,
+        parts: impl Iterator<Item = iovec>,
+        offset: u64,
+    ) -> Result<u32, Errno> {
+        let mut transfer = self.ops.transfer(kind, parts, offset);
+        let result = transfer.run(fd);
+        self.at_once_bytes += result.map_or(0, u64::from);
+        self.ops.dispose(transfer);
+        result
     }
 
     fn submit_op(&mut self, index: u32) {

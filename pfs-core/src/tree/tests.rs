@@ -639,7 +639,7 @@ fn what_is_mounted_read_only_stays_so() {
         let tree = tree_on(dir.path(), private(), 1);
         let b = lookup(&tree, NodeId::ROOT, "b").unwrap().node;
         let f = lookup(&tree, b, "f").unwrap().node;
-        let write = |node| tree.reopen(&*tree.inode(node).unwrap(), OFlags::RDWR).err();
+        let write = |node| tree.reopen(&tree.inode(node).unwrap(), OFlags::RDWR).err();
         assert_eq!(write(f), Some(Errno::ROFS));
         // Whether its descriptor was let go of or not.
         for _ in 0..20 {

@@ -52,14 +52,14 @@ pub(super) fn read(file: &File, buffer: &mut [u8], offset: u64) -> Result<usize>
     for piece in pieces(file, stripe, offset, valid as u64)? {
         let part = &mut buffer[piece.start as usize..][..piece.len as usize];
         let fd = match (piece.object, stripe) {
-            (None, _) => Some(file.meta.clone()),
+            (None, _) => Some(&file.meta),
             (Some(object), Some(stripe)) => file.inode.object(stripe, object)?,
             (Some(_), None) => None,
         };
         let Some(fd) = fd else { continue };
         let mut got = 0;
         while got < part.len() {
-            match pread(&fd, &mut part[got..], piece.offset + got as u64)? {
+            match pread(fd, &mut part[got..], piece.offset + got as u64)? {
                 0 => break,
                 more => got += more,
             }
@@ -91,11 +91,11 @@ fn write(file: &File, buffer: &[u8], offset: u64) -> Result<()> {
             (Some(object), Some(stripe)) => {
                 file.inode.object_for_write(&file.meta, stripe, object)?
             }
-            _ => file.meta.clone(),
+            _ => &file.meta,
         };
         let mut at = piece.offset;
         while !part.is_empty() {
-            let moved = pwrite(&fd, part, at)?;
+            let moved = pwrite(fd, part, at)?;
             part = &part[moved..];
             at += moved as u64;
         }

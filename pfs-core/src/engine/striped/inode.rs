@@ -210,22 +210,22 @@ impl StripedInode {
     }
 
     /// An object to read; none where it was never written.
-    pub fn object(&self, stripe: &Stripe, object: u64) -> Result<Option<DataFd>> {
+    pub fn object<'a>(&self, stripe: &'a Stripe, object: u64) -> Result<Option<&'a DataFd>> {
         let (column, slot) = stripe.slot(object);
         if let Some(fd) = slot.get() {
-            return Ok(Some(fd.clone()));
+            return Ok(Some(fd));
         }
         let opened = self.volume.targets.open(&stripe.record, column, false)?;
-        Ok(opened.map(|fd| slot.get_or_init(|| fd).clone()))
+        Ok(opened.map(|fd| slot.get_or_init(|| fd)))
     }
 
     /// An object to write. `meta` is a descriptor of the inode.
-    pub fn object_for_write(
+    pub fn object_for_write<'a>(
         &self,
         meta: impl AsFd,
-        stripe: &Stripe,
+        stripe: &'a Stripe,
         object: u64,
-    ) -> Result<DataFd> {
+    ) -> Result<&'a DataFd> {
         if let Some(fd) = self.object(stripe, object)? {
             return Ok(fd);
         }
@@ -234,9 +234,7 @@ impl StripedInode {
         stripe.made_object.store(true, Ordering::Release);
         let _changing = crate::sync::lock(&self.changing);
         alone(&meta, || stripe.record.set_made(&meta, column))?;
-        Ok(slot
-            .get_or_init(|| made.unwrap_or_else(|| unreachable!("it was to be made")))
-            .clone())
+        Ok(slot.get_or_init(|| made.unwrap_or_else(|| unreachable!("it was to be made"))))
     }
 
     /// How an [`extend`](Self::extend) is to hold [`Byte::Resize`]: where sizes are counted, alone,

@@ -9,8 +9,8 @@
 //!   who may change it.
 //! - [`inode`]: a file in use by this process: its objects' descriptors. [`file`]: an open one, with
 //!   its guard.
-//! - [`transfer`]: reads and writes. [`append`]: who gets which place. [`ops`]: truncate, seek,
-//!   allocate; [`copy`]. [`size`]: what keeps truncations and writes apart.
+//! - [`transfer`]: reads and writes; [`piece`]: small reads. [`append`]: who gets which place.
+//!   [`ops`]: truncate, seek, allocate; [`copy`]. [`size`]: what keeps truncations and writes apart.
 //!   [`prepare`]: what a write does to the inode.
 //! - [`objects`]: object files on targets. [`check`]: what a crash can leave, and its repair.
 //!   [`limits`]: setting how much a volume may hold.
@@ -43,6 +43,7 @@ mod names;
 mod objects;
 mod ops;
 mod orphans;
+mod piece;
 mod prepare;
 mod reaper;
 mod record;

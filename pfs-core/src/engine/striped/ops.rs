@@ -143,7 +143,7 @@ fn allocate_objects(file: &File, range: &Range<u64>, mode: FallocateFlags) -> Re
         if let Some(fd) = fd.filter(|_| !run.is_empty()) {
             // What an object lacks within the size reads as zeros: its length only tells a check
             // that nothing is missing there.
-            alloc(&fd, mode, run.start, run.end - run.start)?;
+            alloc(fd, mode, run.start, run.end - run.start)?;
         }
     }
     Ok(())
@@ -181,7 +181,7 @@ fn next_data(file: &File, offset: u64, size: u64) -> Result<Option<u64>> {
             continue;
         };
         let start = layout.object_end(from, object);
-        if let Some(data) = seek_fd(&fd, SeekFrom::Data(start))? {
+        if let Some(data) = seek_fd(fd, SeekFrom::Data(start))? {
             let at = layout.file_offset(object, data).filter(|at| *at < size);
             first = [first, at].into_iter().flatten().min();
         }
@@ -210,7 +210,7 @@ fn next_hole(file: &File, offset: u64, size: u64) -> Result<u64> {
         };
         let end = start - start % unit + unit;
         // No data from here on in the object is a hole here.
-        let hole = seek_fd(&fd, SeekFrom::Hole(start))?.unwrap_or(start);
+        let hole = seek_fd(fd, SeekFrom::Hole(start))?.unwrap_or(start);
         if hole < end {
             return Ok((at + (hole - start)).min(size));
         }

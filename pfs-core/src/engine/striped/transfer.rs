@@ -3,15 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use super::inode::Stripe;
 use super::lock::Kind;
 use super::prepare::prepare;
-use super::{size, File};
+use super::{piece, size, File};
 use crate::fs::{Errno, Reply, Result, Slices};
 use crate::io::{Io, Then};
-use crate::layout::{Extent, Layout};
+use crate::layout::Layout;
 use crate::striper;
-use crate::tree::attrs::size_fd;
 
 /// Names the part of a join that is in the inode; objects have their own numbers.
 const INODE_PART: u64 = u64::MAX;
@@ -55,7 +53,7 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
     let (in_inode, range) = split(mdt_size, layout, offset, buf);
     let noted = in_inode == 0 && file.inode.notes_access();
     if let Some(piece) = range.whole().filter(|_| in_inode == 0 && !noted) {
-        return read_piece(io, file, stripe, range, &piece, reply);
+        return piece::read(io, file, stripe, range, &piece, reply);
     }
     // A byte of the inode, which the kernel that keeps it sees being read: so the access time changes
     // by the rules of the mount, and no other time with it.
@@ -72,7 +70,7 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
             if shorts.is_empty() {
                 return Ok(buf.len() as u32);
             }
-            let valid = valid_bytes(&this, offset, buf)?;
+            let valid = piece::valid_bytes(&this, offset, buf)?;
             for short in &shorts {
                 if short.key == INODE_PART {
                     let end = in_inode.min(valid);
@@ -101,51 +99,10 @@ pub(super) fn read(io: &mut Io, file: &Arc<File>, offset: u64, buf: Slices, repl
         io.read(&file.meta, std::iter::once(noted_part), 0, then);
     }
     range.read(io, join, |object| match stripe {
-        Some(stripe) => file.inode.object(stripe, object),
+        Some(stripe) => file.inode.object(stripe, object).map(|fd| fd.cloned()),
         None => Ok(None),
     });
     io.seal(join);
-}
-
-/// Where a read came out short there is a hole or the end of the file, and the size tells which:
-/// answers how many bytes of `buf` are before the end.
-fn valid_bytes(file: &File, offset: u64, buf: Slices) -> Result<u64> {
-    Ok(size_fd(&file.meta)?.saturating_sub(offset).min(buf.len()))
-}
-
-/// Reads a range that is one `piece` of an object: without a join.
-fn read_piece(
-    io: &mut Io,
-    file: &Arc<File>,
-    stripe: Option<&Stripe>,
-    range: striper::Range,
-    piece: &Extent,
-    reply: Reply<u32>,
-) {
-    let object = match stripe.map(|stripe| file.inode.object(stripe, piece.object)) {
-        Some(Err(errno)) => return reply.err(errno),
-        Some(Ok(object)) => object,
-        None => None,
-    };
-    let (this, want) = (file.clone(), piece.len);
-    let finish = move |result: Result<u32>| {
-        reply.send(result.and_then(|got| {
-            let got = u64::from(got);
-            if got == want {
-                return Ok(want as u32);
-            }
-            let valid = valid_bytes(&this, range.offset, range.buf)?;
-            range.buf.fill_zero(got, valid.saturating_sub(got));
-            Ok(valid as u32)
-        }));
-    };
-    match object {
-        Some(fd) => {
-            let then = Then::Call(Box::new(move |_, result| finish(result)));
-            io.read(&fd, range.memory(), piece.offset, then);
-        }
-        None => finish(Ok(0)),
-    }
 }
 
 /// Writes `buf`.
@@ -276,15 +233,19 @@ impl Write {
         let (mdt_size, layout) = (stripe.record.mdt_size_bytes, stripe.record.layout);
         let (in_inode, range) = split(mdt_size, layout, offset, buf);
         if let Some(piece) = range.whole().filter(|_| in_inode == 0) {
-            return match file
+            let fd = match file
                 .inode
                 .object_for_write(&file.meta, stripe, piece.object)
             {
-                Ok(fd) => {
+                Ok(fd) => fd,
+                Err(errno) => return then(io, self, Err(errno)),
+            };
+            return match io.write_at_once(fd, range.memory(), piece.offset) {
+                Some(result) => then(io, self, result),
+                None => {
                     let then = Then::Call(Box::new(move |io, result| then(io, self, result)));
-                    io.write(&fd, range.memory(), piece.offset, then);
+                    io.write(fd, range.memory(), piece.offset, then);
                 }
-                Err(errno) => then(io, self, Err(errno)),
             };
         }
         let join = io.join(Box::new(move |io, result| {
@@ -299,7 +260,8 @@ impl Write {
             io.write(&file.meta, buf.parts(0, in_inode), offset, then);
         }
         range.write(io, join, |object| {
-            file.inode.object_for_write(&file.meta, stripe, object)
+            let fd = file.inode.object_for_write(&file.meta, stripe, object);
+            fd.cloned()
         });
         io.seal(join);
     }
@@ -328,7 +290,7 @@ pub(super) fn fsync(io: &mut Io, file: &Arc<File>, datasync: bool, reply: Reply<
     for object in stripe.columns() {
         // Also those that another process wrote: fsync speaks for the file, not for one writer.
         match file.inode.object(stripe, object) {
-            Ok(Some(fd)) => io.fsync(&fd, datasync, then(object)),
+            Ok(Some(fd)) => io.fsync(fd, datasync, then(object)),
             Ok(None) => continue,
             Err(errno) => io.part_done(join, object, 0, Err(errno)),
         }
