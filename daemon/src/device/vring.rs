@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pfs_core::io::Fd;
 use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutGuard, VringT};
@@ -15,6 +16,11 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use super::Shared;
 use crate::inflight::{InFlight, Records};
 use crate::worker::{Handle, Left, Memory, Start};
+
+/// The queue of requests that have no answer, FORGET and INTERRUPT (virtio 1.2, 5.11.2).
+const HIPRIO: u16 = 0;
+/// How long it lets them gather: the requests beside them are what the processor is for.
+const HIPRIO_NAP: Duration = Duration::from_micros(500);
 
 type Guest = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -92,6 +98,10 @@ impl Ring {
             return;
         }
         let features = self.shared.features.load(Ordering::Acquire);
+        let (poll_limit, nap) = match self.index {
+            HIPRIO => (Duration::ZERO, HIPRIO_NAP),
+            _ => (self.shared.poll_limit, Duration::ZERO),
+        };
         let start = Start {
             index: self.index,
             state: self.inner.get_ref().get_queue().state(),
@@ -104,7 +114,8 @@ impl Ring {
                 generation: self.shared.generation.clone(),
             },
             pool: self.shared.pool.clone(),
-            poll_limit: self.shared.poll_limit,
+            poll_limit,
+            nap,
             inflight: self.shared.inflight.clone(),
             left: state.left.take(),
         };

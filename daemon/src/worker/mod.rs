@@ -20,7 +20,7 @@ mod start;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{mpsc, Arc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pfs_core::fs::{Done, IntentLog, Ticket, RESTART};
 use pfs_core::io::{Fd, Io, Wait};
@@ -43,6 +43,11 @@ pub use start::{spawn, Error, Memory, Start};
 const BATCH_MAX: usize = 16;
 /// Bytes moved on the spot before that.
 const BATCH_BYTES_MAX: u64 = 64 << 10;
+/// Time that may have gone by before that, at one of [`BATCH_GLANCES`]: a driver that gets nothing back
+/// goes to sleep, and is dear to wake.
+const BATCH_TIME_MAX: Duration = Duration::from_micros(20);
+/// Before which requests of a batch the clock is read.
+const BATCH_GLANCES: [usize; 4] = [2, 4, 8, 12];
 
 struct Worker<S: Serve> {
     index: u16,
@@ -73,6 +78,12 @@ struct Worker<S: Serve> {
     unsignalled: bool,
     bad_chains: u64,
     poll: Poll,
+    /// See [`Start::nap`].
+    nap: Duration,
+    /// When the last nap began.
+    nap_begun: Option<Instant>,
+    /// Something was popped since.
+    popped: bool,
     done: Vec<Done>,
     fired: Vec<u32>,
 }
@@ -110,6 +121,9 @@ impl<S: Serve> Worker<S> {
             unsignalled: false,
             bad_chains: 0,
             poll: Poll::new(start.poll_limit),
+            nap: start.nap,
+            nap_begun: None,
+            popped: false,
             done: Vec::new(),
             fired: Vec::new(),
         };
@@ -164,8 +178,10 @@ impl<S: Serve> Worker<S> {
         let more = self.pop_batch();
         self.io.collect(&mut self.done);
         self.finish_done();
-        let wait = match more || self.look(wait) || self.arm() {
+        let wait = match more {
             true => Wait::No,
+            false if self.naps(wait) => Wait::AtMost(self.nap_left()),
+            false if self.look(wait) || self.arm() => Wait::No,
             false => wait,
         };
         if let Err(error) = self.io.turn(wait, &mut self.done, &mut self.fired) {
@@ -175,6 +191,23 @@ impl<S: Serve> Worker<S> {
         self.poll.slept();
         self.fired.clear();
         self.finish_done();
+    }
+
+    /// Whether it lets requests gather for a while, after it has served some.
+    fn naps(&mut self, wait: Wait) -> bool {
+        if self.nap.is_zero() || wait != Wait::Forever || !self.serving() {
+            return false;
+        }
+        if std::mem::take(&mut self.popped) {
+            self.nap_begun = Some(Instant::now());
+        }
+        !self.nap_left().is_zero()
+    }
+
+    /// What is left of the nap: a wait may end before its time.
+    fn nap_left(&self) -> Duration {
+        let begun = self.nap_begun.map_or(self.nap, |begun| begun.elapsed());
+        self.nap.saturating_sub(begun)
     }
 
     /// Looks for more to do before sleeping, as long as that is worth it.
@@ -201,11 +234,12 @@ impl<S: Serve> Worker<S> {
             self.armed = false;
             self.queue.disable_kicks();
         }
-        let now_ms = now_ms();
+        let (now_ms, begun) = (now_ms(), Instant::now());
         let mut bytes = 0;
-        for _ in 0..BATCH_MAX {
+        for index in 0..BATCH_MAX {
             bytes += self.io.take_at_once_bytes();
-            if bytes > BATCH_BYTES_MAX {
+            let late = || BATCH_GLANCES.contains(&index) && begun.elapsed() > BATCH_TIME_MAX;
+            if bytes > BATCH_BYTES_MAX || late() {
                 break;
             }
             if !self.serving() {
@@ -217,6 +251,7 @@ impl<S: Serve> Worker<S> {
                 self.slots.give_back(chain);
                 return false;
             };
+            self.popped = true;
             let mut filled = popped.chain;
             if filled == Err(ChainError::Unmapped) && self.refresh_memory() {
                 filled = self.queue.chain_of(popped.head, &mut chain);

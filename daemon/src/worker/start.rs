@@ -52,6 +52,9 @@ pub struct Start {
     pub pool: Arc<Pool>,
     /// How long it may look for work before it sleeps; zero for not at all.
     pub poll_limit: Duration,
+    /// How long it lets requests gather after it has served some, without being kicked; zero for not
+    /// at all. For a queue that nobody waits for.
+    pub nap: Duration,
     /// Where requests in flight are recorded, if the records shall outlive the process.
     pub inflight: Option<Arc<InflightLog>>,
     /// What the last worker of the queue left in it.

@@ -129,6 +129,7 @@ fn start(driver: &Driver, base: u16, kick: &Fd, call: Option<Fd>) -> Start {
     state.next_avail = base;
     Start {
         poll_limit: Duration::ZERO,
+        nap: Duration::ZERO,
         index: 1,
         state,
         indirect: true,
@@ -166,6 +167,29 @@ fn wait_used(driver: &mut Driver, count: usize) -> Vec<(u32, u32)> {
         std::thread::sleep(Duration::from_millis(1));
     }
     used
+}
+
+#[test]
+fn what_gathers_in_a_nap_needs_no_kick() {
+    let mut driver = Driver::new(16);
+    let kick = event();
+    let napping = |nap| Start {
+        nap,
+        ..start(&driver, 0, &kick, None)
+    };
+    let worker = spawn(Arc::new(Toy::default()), napping(Duration::from_secs(1))).unwrap();
+    put(&mut driver, 0, 100, NOW);
+    ring(&kick);
+    wait_used(&mut driver, 1);
+    put(&mut driver, 2, 102, NOW);
+    wait_used(&mut driver, 1);
+    // After a nap in which nothing came, it sleeps until it is kicked.
+    std::thread::sleep(Duration::from_secs(3));
+    put(&mut driver, 4, 104, NOW);
+    ring(&kick);
+    wait_used(&mut driver, 1);
+    // A nap ends with the queue.
+    stop(worker);
 }
 
 #[test]
@@ -371,9 +395,14 @@ fn no_death_loses_or_repeats_an_answer() {
 #[test]
 fn a_replay_finds_its_intent() {
     let (driver, runs) = die_once(Point::AfterAnswer, 2, [INTENT; 3]);
-    assert_eq!(runs, [1, 2, 2]);
+    assert_eq!(runs[..2], [1, 2]);
+    // Whether the third had been begun is a matter of time.
+    let third = match runs[2] {
+        1 => 7,
+        _ => 77,
+    };
     let values = [0, 2, 4].map(|head| driver.reply(head)[8]);
-    assert_eq!(values, [7, 77, 77]);
+    assert_eq!(values, [7, 77, third]);
 }
 
 #[test]
