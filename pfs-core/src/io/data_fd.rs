@@ -2,7 +2,8 @@
 //!
 //! io_uring tries an operation without waiting first, and leaves it to a thread of the kernel where
 //! a file system cannot promise that. tmpfs promises nothing, though it never waits for a device: each
-//! operation would wake a thread. So what is in memory is read and written with a system call.
+//! operation would wake a thread. So what is in memory is read and written with a system call, and large
+//! reads of what a device's file system has cached.
 //!
 //! Files of FUSE can be polled and always are ready, which io_uring takes for the promise: it would
 //! wait for the file system's server where the operation is submitted. It is told not to try.
@@ -79,6 +80,11 @@ impl DataFd {
         self.storage == Storage::Fuse
     }
 
+    /// Whether what is cached is at hand, and all else waits for a device.
+    pub(super) fn is_device(&self) -> bool {
+        self.storage == Storage::Device
+    }
+
     /// Whether what is done with it never waits.
     pub(super) fn is_memory(&self) -> bool {
         self.storage == Storage::Memory
@@ -110,6 +116,18 @@ pub(super) fn call(fd: &DataFd, transfer: &Transfer) -> i32 {
             Kind::Fallocate { mode, len } => libc::fallocate(fd, mode, at, len as i64) as isize,
         }
     };
+    result_of(done)
+}
+
+/// Reads as much of `transfer` as is cached and one system call takes: `EAGAIN` where that is nothing.
+pub(super) fn read_cached(fd: &DataFd, transfer: &Transfer) -> i32 {
+    let (list, count) = transfer.rest();
+    let (fd, count, at) = (fd.as_raw(), count as i32, transfer.at() as i64);
+    // SAFETY: as in `call`.
+    result_of(unsafe { libc::preadv2(fd, list, count, at, libc::RWF_NOWAIT) })
+}
+
+fn result_of(done: isize) -> i32 {
     match done {
         -1 => -std::io::Error::last_os_error()
             .raw_os_error()

@@ -365,8 +365,21 @@ impl Io {
             let result = self.run(kind, fd, parts, offset);
             return self.finish(then, result);
         }
-        let transfer = self.ops.transfer(kind, parts, offset);
-        let index = self.ops.insert(fd.clone(), transfer, then);
+        let mut transfer = self.ops.transfer(kind, parts, offset);
+        let is_large_read = transfer.is_large_read(fd);
+        if is_large_read {
+            if let Some(result) = transfer.run_cached(fd) {
+                self.at_once_bytes += result.map_or(0, u64::from);
+                self.ops.dispose(transfer);
+                return self.finish(then, result);
+            }
+        }
+        let index = self.ops.insert(Op {
+            fd: fd.clone(),
+            transfer,
+            waits: is_large_read || fd.waits_at_once(),
+            then,
+        });
         self.in_flight += 1;
         self.submit_op(index);
     }
@@ -478,7 +491,7 @@ impl Drop for Io {
 impl Op {
     /// The submission entry for what is left of the operation.
     fn entry(&self) -> squeue::Entry {
-        let flags = match self.fd.waits_at_once() {
+        let flags = match self.waits {
             true => squeue::Flags::ASYNC,
             false => squeue::Flags::empty(),
         };

@@ -69,7 +69,9 @@ pub(super) struct Transfer {
 pub(super) struct Op {
     pub(super) fd: DataFd,
     pub(super) transfer: Transfer,
-    then: Then,
+    /// It is left to a thread of the kernel at once.
+    pub(super) waits: bool,
+    pub(super) then: Then,
 }
 
 pub(super) enum Advance {
@@ -77,6 +79,11 @@ pub(super) enum Advance {
     Again,
     Done(Result<u32, Errno>),
 }
+
+/// Bytes from which on a read of a device is done on the spot as far as it is cached, and the rest left
+/// to a thread. io_uring itself would go on page by page as they come in, which spoils the kernel's
+/// read-ahead; for little, a thread is dear.
+const LARGE_READ_BYTES: u64 = 64 << 10;
 
 /// More than the kernel takes in one call.
 const IOV_MAX: usize = 1024;
@@ -97,6 +104,33 @@ impl Transfer {
                 return result;
             }
         }
+    }
+
+    /// Whether it is a read that is [best divided](LARGE_READ_BYTES).
+    pub(super) fn is_large_read(&self, fd: &DataFd) -> bool {
+        let bytes = || {
+            self.list
+                .iter()
+                .map(|part| part.iov_len as u64)
+                .sum::<u64>()
+        };
+        matches!(self.kind, Kind::Read) && fd.is_device() && bytes() >= LARGE_READ_BYTES
+    }
+
+    /// Reads what is cached, on the spot; answers the result if there is nothing to wait for.
+    pub(super) fn run_cached(&mut self, fd: &DataFd) -> Option<Result<u32, Errno>> {
+        while self.next < self.list.len() {
+            match data_fd::read_cached(fd, self) {
+                0 => break,
+                moved if moved > 0 => {
+                    self.moved += moved as u64;
+                    self.skip(moved as u64);
+                }
+                // Not cached; or an error, which whoever waits will meet again.
+                _ => return None,
+            }
+        }
+        Some(Ok(self.moved as u32))
     }
 
     pub(super) fn rest(&self) -> (*const iovec, u32) {
@@ -193,8 +227,7 @@ impl Ops {
     }
 
     /// Counts an operation among those in flight; answers its index.
-    pub(super) fn insert(&mut self, fd: DataFd, transfer: Transfer, then: Then) -> u32 {
-        let op = Op { fd, transfer, then };
+    pub(super) fn insert(&mut self, op: Op) -> u32 {
         put(&mut self.ops, &mut self.free_ops, op)
     }
 

@@ -57,6 +57,50 @@ fn reads_scattered(storage: Storage) {
     assert_eq!((&a, &b[..7]), (b"hello", &b", world"[..]));
 }
 
+/// Reads `len` bytes at `offset` as one operation of two parts.
+fn read_two_parts(io: &mut Io, fd: &DataFd, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let (one, other) = bytes.split_at_mut(len / 3);
+    let list = [iov(one), iov(other)];
+    // SAFETY: the buffers live until the answer below.
+    let slices = unsafe { Slices::new(&list) };
+    let reply = Reply::new(io.mailbox(), Ticket(1));
+    io.read(fd, slices.parts(0, u64::MAX), offset, Then::Count(reply));
+    let Ok(Answer::Count(got)) = wait_done(io).result else {
+        panic!("no count");
+    };
+    bytes.truncate(got as usize);
+    bytes
+}
+
+#[test]
+fn large_reads_are_whole_whether_cached_or_not() {
+    let mut io = io();
+    let content: Vec<u8> = (0..1_000_000u32).map(|n| (n / 7) as u8).collect();
+    let fd = file(&content, Storage::Device);
+    let forget = |range: std::ops::Range<u64>| {
+        rustix::fs::fdatasync(&fd).unwrap();
+        let len = std::num::NonZeroU64::new(range.end - range.start);
+        rustix::fs::fadvise(&fd, range.start, len, rustix::fs::Advice::DontNeed).unwrap();
+    };
+    for uncached in [
+        0..0,
+        0..1 << 20,
+        0..400_000,
+        400_000..1 << 20,
+        500_000..600_000,
+    ] {
+        if !uncached.is_empty() {
+            forget(uncached);
+        }
+        let whole = read_two_parts(&mut io, &fd, 0, content.len());
+        assert!(whole == content, "{} bytes", whole.len());
+        let end = read_two_parts(&mut io, &fd, 900_000, 200_000);
+        assert!(end == content[900_000..], "{} bytes", end.len());
+        assert!(read_two_parts(&mut io, &fd, 1_000_000, 100_000).is_empty());
+    }
+}
+
 #[test]
 fn more_operations_than_ring_entries() {
     let mut io = io();
