@@ -80,9 +80,13 @@ pub struct Compare {
 
 #[derive(Debug, Args)]
 pub struct Check {
-    /// How much more than its goal a ratio may be, in percent
+    /// How much more than it is held to a ratio may be, in percent
     #[arg(long, default_value_t = 15.0)]
     pub percent: f64,
+
+    /// How often a row is measured before it is lost: what is lost once may have met others' load
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: u32,
 
     /// As for compare
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
