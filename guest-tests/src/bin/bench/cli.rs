@@ -85,7 +85,7 @@ pub struct Check {
     pub percent: f64,
 
     /// How often a row is measured before it is lost: what is lost once may have met others' load
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub tries: u32,
 
     /// As for compare
