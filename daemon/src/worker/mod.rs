@@ -80,9 +80,9 @@ struct Worker<S: Serve> {
     poll: Poll,
     /// See [`Start::nap`].
     nap: Duration,
-    /// When the last nap began.
-    nap_begun: Option<Instant>,
-    /// Something was popped since.
+    /// When the last nap ends, or has ended.
+    nap_end: Option<Instant>,
+    /// Something was popped since that was set.
     popped: bool,
     done: Vec<Done>,
     fired: Vec<u32>,
@@ -122,7 +122,7 @@ impl<S: Serve> Worker<S> {
             bad_chains: 0,
             poll: Poll::new(start.poll_limit),
             nap: start.nap,
-            nap_begun: None,
+            nap_end: None,
             popped: false,
             done: Vec::new(),
             fired: Vec::new(),
@@ -180,9 +180,11 @@ impl<S: Serve> Worker<S> {
         self.finish_done();
         let wait = match more {
             true => Wait::No,
-            false if self.naps(wait) => Wait::AtMost(self.nap_left()),
-            false if self.look(wait) || self.arm() => Wait::No,
-            false => wait,
+            false => match self.nap_left(wait) {
+                Some(left) => Wait::AtMost(left),
+                None if self.look(wait) || self.arm() => Wait::No,
+                None => wait,
+            },
         };
         if let Err(error) = self.io.turn(wait, &mut self.done, &mut self.fired) {
             log::error!("queue {}: {error}; trying again", self.index);
@@ -193,21 +195,18 @@ impl<S: Serve> Worker<S> {
         self.finish_done();
     }
 
-    /// Whether it lets requests gather for a while, after it has served some.
-    fn naps(&mut self, wait: Wait) -> bool {
+    /// For how long it lets requests gather, after it has served some: what is left of that, since a
+    /// wait may end before its time. None for not at all.
+    fn nap_left(&mut self, wait: Wait) -> Option<Duration> {
         if self.nap.is_zero() || wait != Wait::Forever || !self.serving() {
-            return false;
+            return None;
         }
+        let now = Instant::now();
         if std::mem::take(&mut self.popped) {
-            self.nap_begun = Some(Instant::now());
+            self.nap_end = Some(now + self.nap);
         }
-        !self.nap_left().is_zero()
-    }
-
-    /// What is left of the nap: a wait may end before its time.
-    fn nap_left(&self) -> Duration {
-        let begun = self.nap_begun.map_or(self.nap, |begun| begun.elapsed());
-        self.nap.saturating_sub(begun)
+        let left = self.nap_end?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
     }
 
     /// Looks for more to do before sleeping, as long as that is worth it.

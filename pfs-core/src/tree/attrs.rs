@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{
-    fchown, fgetxattr, fremovexattr, statx, utimensat, AtFlags, StatxFlags, Timespec, Timestamps,
-    UTIME_NOW, UTIME_OMIT,
+    fchown, fgetxattr, fremovexattr, utimensat, AtFlags, Timespec, Timestamps, UTIME_NOW,
+    UTIME_OMIT,
 };
 
 use super::proc::last_errno;
@@ -77,8 +77,7 @@ pub(super) fn number_fd(fd: impl AsFd) -> Result<(u64, u64)> {
 
 /// The size in bytes of what `fd` refers to.
 pub fn size_fd(fd: impl AsFd) -> Result<u64> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    statx(fd, c"", flags, StatxFlags::SIZE).map(|stat| stat.stx_size)
+    stat_open(fd.as_fd(), libc::AT_STATX_DONT_SYNC).map(|stat| stat.attr.size)
 }
 
 /// Drops a program's capabilities from the regular file behind `fd`, as the kernel does at every

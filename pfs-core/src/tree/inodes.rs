@@ -343,24 +343,27 @@ impl Inodes {
     /// none where that cannot be done.
     pub(super) fn open_handle(&self, inode: &Inode, flags: OFlags) -> Option<OwnedFd> {
         let mount = self.mount.as_ref()?;
-        if inode.dev != self.root_dev || !self.record_identity(inode) {
+        if inode.dev != self.root_dev {
             return None;
         }
         let record = self.store.get(inode.node.0)?;
-        mount.open(&record.identity, flags).ok()
+        let identity = self.recorded_identity(inode, &record)?;
+        mount.open(&identity, flags).ok()
     }
 
     /// Records how `inode` can be found without its descriptor; answers whether it can.
     fn record_identity(&self, inode: &Inode) -> bool {
-        let Some(record) = self.store.get(inode.node.0) else {
-            return true;
-        };
+        let record = self.store.get(inode.node.0);
+        record.is_none_or(|record| self.recorded_identity(inode, &record).is_some())
+    }
+
+    /// How `inode`, of which `record` is, can be found without its descriptor: recorded now if it was
+    /// not. None where it cannot.
+    fn recorded_identity(&self, inode: &Inode, record: &Record) -> Option<Identity> {
         if !record.identity.is_none() {
-            return true;
+            return Some(record.identity);
         }
-        let Some(mount) = &self.mount else {
-            return false;
-        };
+        let mount = self.mount.as_ref()?;
         let identity = mount.identity_of(&inode.fd);
         // An inode of another file system has a handle that leads nowhere, or elsewhere, on this one.
         let leads_back = match inode.dev == self.root_dev {
@@ -371,10 +374,9 @@ impl Inodes {
                 found.is_ok_and(|stat| (stat.ino, stat.dev) == (inode.ino, inode.dev))
             }
         };
-        if !leads_back {
-            return false;
-        }
-        self.store.set_identity(inode.node.0, &identity);
-        true
+        leads_back.then(|| {
+            self.store.set_identity(inode.node.0, &identity);
+            identity
+        })
     }
 }
