@@ -5,6 +5,8 @@
 //! `EEXIST`. So such a request resolves first, records an [`Intent`], then executes; on replay
 //! the recorded intent tells its own work from another's.
 
+use super::Result;
+
 /// What a request found before it executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
@@ -53,6 +55,38 @@ pub trait IntentLog {
     /// The same place, for a request that has to wait before it executes. Good until its reply is
     /// answered.
     fn keep(&self) -> Box<dyn IntentLog + Send>;
+}
+
+/// Begins to make a name or an attribute; `absent`, asked only where a log keeps it, looks whether it is
+/// not there yet. Answers whether an earlier, unfinished try found it absent: one that is there now is
+/// that try's work.
+pub fn begin_making(log: Option<&dyn IntentLog>, absent: impl FnOnce() -> bool) -> bool {
+    let Some(log) = log else { return false };
+    let may_be_ours = log.replayed() == Some(Intent::NameAbsent);
+    if !may_be_ours && absent() {
+        log.record(Intent::NameAbsent);
+    }
+    may_be_ours
+}
+
+/// Begins to remove a name, which is inode `now`; answers the inode that an earlier try removed.
+pub fn begin_removing(log: &dyn IntentLog, now: Result<u64>) -> Option<u64> {
+    match (log.replayed(), now) {
+        (Some(Intent::Victim { ino }), now) if now != Ok(ino) => return Some(ino),
+        (_, Ok(ino)) => log.record(Intent::Victim { ino }),
+        (_, Err(_)) => {}
+    }
+    None
+}
+
+/// Begins to rename a name, which is inode `now`; answers whether an earlier try has done it.
+pub fn begin_renaming(log: &dyn IntentLog, now: Result<u64>) -> bool {
+    match (log.replayed(), now) {
+        (Some(Intent::Source { ino }), now) if now != Ok(ino) => return true,
+        (_, Ok(ino)) => log.record(Intent::Source { ino }),
+        (_, Err(_)) => {}
+    }
+    false
 }
 
 #[cfg(test)]

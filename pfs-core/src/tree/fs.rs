@@ -33,11 +33,11 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, OFlags};
 
 use self::shared::Shared;
-use super::handles::Handles;
-use super::locks::Locks;
 use super::{FileData, Tree};
 use crate::fs::*;
+use crate::handles::Handles;
 use crate::io::Then;
+use crate::locks::Locks;
 use crate::session::Kind;
 
 /// A [`FileSystem`] over a directory tree; `D` keeps the data of its regular files.
@@ -330,7 +330,7 @@ impl<D: FileData> FileSystem for TreeFs<D> {
     }
 
     fn reset(&self) {
-        self.0.locks.reset();
+        drop(self.0.locks.reset());
         drop(self.0.files.remove_all());
         drop(self.0.dirs.remove_all());
         self.0.tree.forget_all();

@@ -3,8 +3,7 @@
 //! - [`Tree`]: the root, the inode table, and what was found out about the host.
 //! - `inodes`, `cache`: node ids to inodes: records, an index by number, a bounded cache of fds.
 //!   `file_handle`: finding them again without one; `find`: by name.
-//! - [`handles`]: open files and directories. `parked`: descriptors of closed ones.
-//! - [`locks`]: the locks of requesters, POSIX and flock.
+//! - `parked`: descriptors of closed files.
 //! - [`names`]: lookup, create, remove, rename, link.
 //! - [`attrs`]: attributes. `ownership`: who owns what, in the host's inodes or in hidden attributes.
 //! - [`xattrs`]: extended attributes, as the host has them; `guest_xattrs`, `xattr_names`: as a
@@ -30,9 +29,7 @@ mod file_handle;
 mod find;
 pub mod fs;
 mod guest_xattrs;
-pub mod handles;
 mod inodes;
-pub mod locks;
 pub mod names;
 mod ownership;
 mod parked;

@@ -12,7 +12,8 @@ use super::ownership::New;
 use super::proc::FdName;
 use super::replay::Making;
 use super::{Budget, Inode, Stat, Tree};
-use crate::fs::{Caller, Entry, Errno, Intent, IntentLog, Make, Name, NodeId, Result};
+use crate::fs::intent::{begin_removing, begin_renaming};
+use crate::fs::{Caller, Entry, Errno, IntentLog, Make, Name, NodeId, Result};
 use crate::io::Fd;
 
 /// A file made or found by [`Tree::create`].
@@ -263,32 +264,19 @@ impl Tree {
         }
         let stat = stat_name(&dir.fd, name);
         let now = stat.map(|stat| stat.ino);
-        match log.map(|log| (log, log.replayed())) {
-            Some((_, Some(Intent::Victim { ino }))) if now != Ok(ino) => {
-                return Ok(Removal::Done { ino });
-            }
-            Some((log, _)) => {
-                if let Ok(ino) = now {
-                    log.record(Intent::Victim { ino });
-                }
-            }
-            None => {}
+        match log.and_then(|log| begin_removing(log, now)) {
+            Some(ino) => Ok(Removal::Done { ino }),
+            None => stat.map(Removal::Of),
         }
-        stat.map(Removal::Of)
     }
 
     /// Begins to rename `name` in `dir`; answers whether an earlier try has done it.
     pub fn begin_rename(&self, by: By<'_>, dir: &Inode, name: &Name) -> Result<bool> {
-        let log = by.intent;
-        if let Some(log) = log {
-            let now = stat_name(&dir.fd, name).map(|stat| stat.ino);
-            match (log.replayed(), now) {
-                (Some(Intent::Source { ino }), now) if now != Ok(ino) => return Ok(true),
-                (_, Ok(ino)) => log.record(Intent::Source { ino }),
-                (_, Err(_)) => {}
-            }
-        }
-        Ok(false)
+        let Some(log) = by.intent else {
+            return Ok(false);
+        };
+        let now = stat_name(&dir.fd, name).map(|stat| stat.ino);
+        Ok(begin_renaming(log, now))
     }
 
     /// The flags with which the kernel is to rename for `caller`, who asks for `flags`.

@@ -2,7 +2,8 @@
 
 use super::budget::Charge;
 use super::names::By;
-use crate::fs::{Errno, Intent, IntentLog, Result};
+use crate::fs::intent::begin_making;
+use crate::fs::{Errno, IntentLog, Result};
 
 /// An operation that makes a name or an attribute, which must not be there.
 pub(super) struct Making<'a> {
@@ -14,14 +15,8 @@ pub(super) struct Making<'a> {
 impl<'a> Making<'a> {
     /// Begins it. `absent` looks whether it is not there yet; asked only where a log keeps it.
     pub fn begin(log: Option<&dyn IntentLog>, absent: impl FnOnce() -> bool) -> Making<'a> {
-        let may_be_ours = log.and_then(IntentLog::replayed) == Some(Intent::NameAbsent);
-        if let Some(log) = log.filter(|_| !may_be_ours) {
-            if absent() {
-                log.record(Intent::NameAbsent);
-            }
-        }
         Making {
-            may_be_ours,
+            may_be_ours: begin_making(log, absent),
             charge: Charge::none(),
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 use crate::fs::*;
+use crate::locks::Whose;
 use crate::tree::data::Append;
-use crate::tree::locks::Whose;
 use crate::tree::{Closing, FileData};
 
 impl<D: FileData> Shared<D> {

@@ -8,7 +8,7 @@ use rustix::fs::OFlags;
 use super::shared::Shared;
 use crate::fs::*;
 use crate::io::Io;
-use crate::tree::locks::{Key, Owner, Request, Span, Whose};
+use crate::locks::{Key, Owner, Request, Span, Whose};
 use crate::tree::FileData;
 
 /// No access mode: what is wanted of a handle is allowed through every one.

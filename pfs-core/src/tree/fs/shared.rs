@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::fs::*;
+use crate::handles::Handles;
+use crate::locks::Locks;
 use crate::tree::dirs::OpenDir;
-use crate::tree::handles::Handles;
-use crate::tree::locks::Locks;
 use crate::tree::version::Version;
 use crate::tree::{FileData, Inode, Opening, Tree};
 

@@ -59,10 +59,6 @@ impl Ranges {
         self.0.is_empty()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Held> {
-        self.0.values()
-    }
-
     /// The first range that keeps another owner from such a lock on `span`.
     pub fn conflict(&self, span: Span, exclusive: bool) -> Option<&Held> {
         let before = self.0.range(..span.first).next_back();
@@ -156,7 +152,7 @@ mod tests {
     }
 
     fn spans(ranges: &Ranges) -> Vec<(u64, u64, bool)> {
-        let each = ranges.iter();
+        let each = ranges.0.values();
         each.map(|held| (held.span.first, held.span.last, held.exclusive))
             .collect()
     }
@@ -231,7 +227,7 @@ mod tests {
                 }
                 bytes[span.first as usize..=span.last as usize].fill(hold);
                 let mut seen = [None; 24];
-                for held in ranges.iter() {
+                for held in ranges.0.values() {
                     prop_assert!(live.contains(&held.record));
                     let part = &mut seen[held.span.first as usize..=held.span.last as usize];
                     prop_assert!(part.iter().all(Option::is_none), "they overlap");

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Once};
 
 use super::ranges::{Held, Hold, Ranges};
-use super::{record, warn_once, Key, LockFile, Request, Span, Whose};
+use super::{record, warn_once, Key, OwnFile, Request, Span, Whose};
 use crate::fs::{Cancel, Errno, Handle, LockKind, NodeId, Result};
 use crate::session::SessionStore;
 
@@ -18,7 +18,7 @@ const CIRCLE_MAX: usize = 32;
 pub(super) struct Entry {
     owner: u64,
     flock: bool,
-    file: Arc<LockFile>,
+    file: Arc<OwnFile>,
     /// Requests that are at it; it stays that long.
     uses: usize,
     /// The handle through which it was locked last.
@@ -63,20 +63,20 @@ impl Table {
     }
 
     /// The entry of `key`, if `file` is still what is behind it.
-    fn entry_of(&mut self, key: &Key, file: &Arc<LockFile>) -> Option<&mut Entry> {
+    fn entry_of(&mut self, key: &Key, file: &Arc<OwnFile>) -> Option<&mut Entry> {
         self.entry(key)
             .filter(|entry| Arc::ptr_eq(&entry.file, file))
     }
 
     /// Begins to use an owner's descriptor; to be [given back](Self::give_back).
-    pub fn take(&mut self, key: &Key) -> Option<Arc<LockFile>> {
+    pub fn take(&mut self, key: &Key) -> Option<Arc<OwnFile>> {
         let entry = self.entry(key)?;
         entry.uses += 1;
         Some(entry.file.clone())
     }
 
     /// As [`take`](Self::take); `file` is the owner's where it has none yet.
-    pub fn take_or_put(&mut self, key: &Key, file: Arc<LockFile>) -> Arc<LockFile> {
+    pub fn take_or_put(&mut self, key: &Key, file: Arc<OwnFile>) -> Arc<OwnFile> {
         if let Some(file) = self.take(key) {
             return file;
         }
@@ -94,7 +94,7 @@ impl Table {
 
     /// Ends a use. The entry goes where nothing is locked by it or about to be; it is answered,
     /// so that its descriptor is closed elsewhere.
-    pub fn give_back(&mut self, key: &Key, file: &Arc<LockFile>) -> Option<Entry> {
+    pub fn give_back(&mut self, key: &Key, file: &Arc<OwnFile>) -> Option<Entry> {
         let entry = self.entry_of(key, file)?;
         entry.uses -= 1;
         if entry.uses > 0 || !entry.held.is_empty() {
@@ -121,7 +121,7 @@ impl Table {
     pub fn apply(
         &mut self,
         request: &Request,
-        file: &Arc<LockFile>,
+        file: &Arc<OwnFile>,
         store: &SessionStore,
     ) -> Result<()> {
         let key = request.key;
@@ -234,11 +234,9 @@ impl Table {
         into.extend(held.map(|entry| entry.owner));
     }
 
-    /// Empties the table, and takes the locks out of the session; answers what was in it.
-    pub fn clear(&mut self, store: &SessionStore) -> (Vec<Entry>, Vec<Wait>) {
-        let entries: Vec<Entry> = self.nodes.drain().flat_map(|(_, all)| all).collect();
-        let held = entries.iter().flat_map(|entry| entry.held.iter());
-        held.for_each(|held| store.remove(held.record));
+    /// Empties the table; answers what was in it.
+    pub fn clear(&mut self) -> (Vec<Entry>, Vec<Wait>) {
+        let entries = self.nodes.drain().flat_map(|(_, all)| all).collect();
         (self.owners, self.ranges) = (0, 0);
         (entries, std::mem::take(&mut self.waits))
     }

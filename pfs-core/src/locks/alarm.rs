@@ -1,15 +1,12 @@
-//! Waiting for a lock: a thread that sleeps in the kernel, which alone knows whose turn it is.
+//! What ends the system calls that a thread waits in.
 
 use std::mem::MaybeUninit;
-use std::sync::{mpsc, Arc, Once, OnceLock};
+use std::sync::{Once, OnceLock};
 
-use super::{kernel, warn_once, Owner, Request, WAITS_MAX};
-use crate::fs::{Cancel, Errno, Reply, Result};
-use crate::sync::lock;
+use super::warn_once;
+use crate::fs::{Errno, Result};
 use crate::tree::proc::last_errno;
 
-/// Stack of a waiting thread, in bytes: it makes a few system calls.
-const STACK_BYTES: usize = 128 << 10;
 /// What ends a system call. By default it is ignored, so a stray one does no harm; Go's runtime
 /// chose it for the same reason.
 const SIGNAL: libc::c_int = libc::SIGURG;
@@ -17,77 +14,9 @@ const SIGNAL: libc::c_int = libc::SIGURG;
 /// sleeps.
 const AGAIN_NSEC: i64 = 2_000_000;
 
-impl Owner {
-    /// Answers `request` when it has its lock, or `cancel` ends the wait.
-    pub fn wait(self, request: Request, cancel: Arc<Cancel>, reply: Reply<()>) {
-        let begun = {
-            let mut table = lock(&self.locks.table);
-            match table.waiting() < WAITS_MAX {
-                true => table.begin_wait(&request, cancel.clone()),
-                false => Err(Errno::NOLCK),
-            }
-        };
-        let id = match begun {
-            Ok(id) => id,
-            Err(errno) => return reply.err(errno),
-        };
-        // What the thread works on is sent to it, so that it is still here where there is none.
-        let (give, take) = mpsc::sync_channel::<(Owner, Arc<Cancel>, Reply<()>)>(1);
-        let spawned = std::thread::Builder::new()
-            .name("lock-wait".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || {
-                let Ok((owner, cancel, reply)) = take.recv() else {
-                    return;
-                };
-                let result = owner.wait_here(&request, &cancel);
-                lock(&owner.locks.table).end_wait(id);
-                // Let go before the answer: the requester may look at what is left of it.
-                drop((owner, cancel));
-                reply.send(result);
-            });
-        match spawned {
-            // The thread is there to take it.
-            Ok(_) => drop(give.send((self, cancel, reply))),
-            Err(error) => {
-                static SAID: Once = Once::new();
-                let what =
-                    format_args!("cannot wait for a lock: {error}; is the process limit reached?");
-                warn_once(&SAID, what);
-                lock(&self.locks.table).end_wait(id);
-                reply.err(Errno::NOLCK);
-            }
-        }
-    }
-
-    fn wait_here(&self, request: &Request, cancel: &Cancel) -> Result<()> {
-        let alarm = Arc::new(Alarm::for_this_thread()?);
-        let bell = alarm.clone();
-        cancel.during(
-            move || bell.ring(),
-            || loop {
-                if let Some(errno) = cancel.why() {
-                    return Err(errno);
-                }
-                match kernel::set(&self.file.fd, request, true) {
-                    Ok(()) => {}
-                    Err(Errno::INTR) => continue,
-                    Err(errno) => return Err(errno),
-                }
-                // Another request of the same owner may have changed the same bytes since: asked
-                // once more, in turn with those, so that the table tells what is so.
-                match self.set_now(request) {
-                    Err(Errno::AGAIN) => {}
-                    result => return result,
-                }
-            },
-        )
-    }
-}
-
 /// Ends the system calls of one thread, again and again once it rings: the kernel's timer does
 /// not tire, so none is missed that begins a moment later.
-struct Alarm(libc::timer_t);
+pub(super) struct Alarm(libc::timer_t);
 
 // SAFETY: a timer's id is a name that any thread of the process may use.
 unsafe impl Send for Alarm {}
@@ -95,7 +24,7 @@ unsafe impl Send for Alarm {}
 unsafe impl Sync for Alarm {}
 
 impl Alarm {
-    fn for_this_thread() -> Result<Alarm> {
+    pub fn for_this_thread() -> Result<Alarm> {
         static HANDLED: OnceLock<Result<()>> = OnceLock::new();
         (*HANDLED.get_or_init(handle_signal))?;
         unblock_signal();
@@ -121,7 +50,7 @@ impl Alarm {
         }
     }
 
-    fn ring(&self) {
+    pub fn ring(&self) {
         let after = |tv_nsec| libc::timespec { tv_sec: 0, tv_nsec };
         let times = libc::itimerspec {
             it_value: after(1),

@@ -1,6 +1,7 @@
 //! Two tables over one file are two daemons on one volume: their descriptors are all that meets.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -399,7 +400,7 @@ fn the_next_process_takes_locks_again() {
         .unwrap();
     // A death loses the descriptors, and nothing else.
     let store = first.store.clone();
-    lock(&first.locks.table).clear(&SessionStore::private(16).unwrap());
+    lock(&first.locks.table).clear();
     let rival = host.daemon();
     assert_eq!(rival.set(&range(1, 8, READ, 70, 70)), Ok(()));
 
@@ -433,7 +434,7 @@ fn the_next_process_takes_as_many_as_there_were() {
     first.set(&range(3, 1, UNLOCK, 5, 5)).unwrap();
     assert_eq!(first.records(), RANGES_MAX);
     let store = first.store.clone();
-    lock(&first.locks.table).clear(&SessionStore::private(16).unwrap());
+    lock(&first.locks.table).clear();
     let next = host.daemon_with(store);
     let (kept, lost) = next.locks.restore(|key| host.open(key.node));
     assert_eq!((kept, lost, next.records()), (RANGES_MAX, 0, RANGES_MAX));

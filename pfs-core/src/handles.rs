@@ -68,6 +68,11 @@ impl<T> Handles<T> {
             .clone())
     }
 
+    /// What is behind `handle` in this process, if anything is yet.
+    pub fn peek(&self, handle: Handle) -> Option<Arc<T>> {
+        lock(self.shard(handle.0)).get(&handle.0).cloned()
+    }
+
     /// The node that `handle` is of: `EBADF` as for [`get`](Self::get).
     pub fn node(&self, handle: Handle) -> Result<NodeId> {
         let record = self.store.get(handle.0);
@@ -104,6 +109,14 @@ impl<T> Handles<T> {
             .collect();
         left.into_iter().for_each(|id| self.store.remove(id));
         values
+    }
+
+    /// Lets go of what is behind the handles, which stay: each is opened again when it is used.
+    pub fn let_go(&self) -> Vec<Arc<T>> {
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| std::mem::take(&mut *lock(shard)).into_values())
+            .collect()
     }
 
     /// The handles that the session has.

@@ -2,15 +2,44 @@
 //! byte ranges, `flock(2)` for whole files.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
-use super::{Request, Span};
-use crate::fs::{LockKind, Result};
+use super::alarm::Alarm;
+use super::{LockFile, Request, Span};
+use crate::fs::{Cancel, Errno, LockKind, Result};
 use crate::ofd::{self, Kind};
 use crate::tree::proc::last_errno;
 
-/// Sets or drops what `request` says: `EAGAIN` where another has a lock in the way. With `wait`,
-/// waits for that other, until a signal ends it with `EINTR`; then nothing has changed.
-pub(super) fn set(fd: &OwnedFd, request: &Request, wait: bool) -> Result<()> {
+impl LockFile for OwnedFd {
+    fn set(&self, request: &Request) -> Result<()> {
+        set(self, request, false)
+    }
+
+    fn in_the_way(&self, request: &Request) -> Result<Option<(LockKind, Span)>> {
+        in_the_way(self, request)
+    }
+
+    fn wait(&self, request: &Request, cancel: &Cancel) -> Result<()> {
+        let alarm = Arc::new(Alarm::for_this_thread()?);
+        let bell = alarm.clone();
+        cancel.during(
+            move || bell.ring(),
+            || loop {
+                if let Some(errno) = cancel.why() {
+                    return Err(errno);
+                }
+                match set(self, request, true) {
+                    Err(Errno::INTR) => {}
+                    result => return result,
+                }
+            },
+        )
+    }
+}
+
+/// Sets or drops what `request` says. With `wait`, waits for what is in the way, until a signal ends
+/// it with `EINTR`; then nothing has changed.
+fn set(fd: &OwnedFd, request: &Request, wait: bool) -> Result<()> {
     if request.key.flock {
         return flock(fd, request.kind, wait);
     }
@@ -18,7 +47,7 @@ pub(super) fn set(fd: &OwnedFd, request: &Request, wait: bool) -> Result<()> {
 }
 
 /// A lock of another description that is in the way of `request`.
-pub(super) fn in_the_way(fd: &OwnedFd, request: &Request) -> Result<Option<(LockKind, Span)>> {
+fn in_the_way(fd: &OwnedFd, request: &Request) -> Result<Option<(LockKind, Span)>> {
     let range = ofd::in_the_way(fd, describe(request.kind, request.span))?;
     let kind = match i32::from(range.l_type) {
         libc::F_RDLCK => LockKind::Read,

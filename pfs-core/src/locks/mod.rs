@@ -1,30 +1,31 @@
 //! The locks of requesters: POSIX byte ranges and flock, in one table for a session.
 //!
-//! Each owner of locks in an inode has an open file description of that inode, and the host's
-//! kernel does the rest: byte ranges are its `F_OFD_SETLK`, flock its `flock(2)`. So daemons that
-//! share a volume on a host keep each other out with no server of ours, daemons on several hosts
-//! do where the file system behind them has such locks, and a process that dies loses its locks
-//! with its descriptors.
+//! Each owner of locks in an inode has an open file of its own there, a [`LockFile`], and who keeps
+//! those decides who gets a lock. Where that is the host's kernel, byte ranges are its `F_OFD_SETLK`,
+//! flock its `flock(2)`: so daemons that share a volume on a host keep each other out with no server
+//! of ours, daemons on several hosts do where the file system behind them has such locks, and a
+//! process that dies loses its locks with its descriptors.
 //!
 //! - `table`: who holds and waits for what here. `ranges`: byte ranges of one owner.
-//! - `kernel`: the system calls. `waiting`: threads that wait in them.
+//! - `kernel`: the host's locks, and how to wait for them. `waiting`: threads that do.
+//!   `alarm`: what ends their system calls.
 //! - `record`: a lock in the session's records.
 //!
 //! Lock order: an owner's (over its system calls), then the table.
 
+mod alarm;
 mod kernel;
 mod ranges;
 mod record;
 mod table;
 mod waiting;
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
 use rustix::process::{getrlimit, Resource};
 
-use crate::fs::{Errno, Handle, LockKind, NodeId, Result};
+use crate::fs::{Cancel, Errno, Handle, LockKind, NodeId, Result};
 use crate::session::{Kind, SessionStore};
 use crate::sync::lock;
 use ranges::Held;
@@ -73,9 +74,22 @@ pub enum Whose {
     },
 }
 
-/// An open file description that holds the locks of one owner.
-struct LockFile {
-    fd: OwnedFd,
+/// An open file that holds the locks of one owner, and loses them when it is dropped.
+pub trait LockFile: Send + Sync + 'static {
+    /// Sets or drops what `request` says: `EAGAIN` where another has a lock in the way.
+    fn set(&self, request: &Request) -> Result<()>;
+
+    /// A lock in the way of `request` that is not this file's.
+    fn in_the_way(&self, request: &Request) -> Result<Option<(LockKind, Span)>>;
+
+    /// Sets what `request` says once nothing is in the way, unless `cancel` ends the wait: then
+    /// nothing has changed.
+    fn wait(&self, request: &Request, cancel: &Cancel) -> Result<()>;
+}
+
+/// The file of one owner.
+struct OwnFile {
+    file: Box<dyn LockFile>,
     /// Held over a system call that does not wait, and the change of the table that it means.
     op: Mutex<()>,
 }
@@ -93,7 +107,7 @@ pub struct Locks {
 pub struct Owner {
     locks: Arc<Locks>,
     key: Key,
-    file: Arc<LockFile>,
+    file: Arc<OwnFile>,
 }
 
 impl Locks {
@@ -118,7 +132,7 @@ impl Locks {
         Some(self.owner_of(*key, file))
     }
 
-    fn owner_of(self: &Arc<Self>, key: Key, file: Arc<LockFile>) -> Owner {
+    fn owner_of(self: &Arc<Self>, key: Key, file: Arc<OwnFile>) -> Owner {
         Owner {
             locks: self.clone(),
             key,
@@ -128,10 +142,10 @@ impl Locks {
 
     /// The owner that `request` is of; `open` gives it a descriptor where it has none. `None`
     /// where it has no lock and `request` unlocks. `ENOLCK` where there are too many.
-    pub fn owner(
+    pub fn owner<F: LockFile>(
         self: &Arc<Self>,
         request: &Request,
-        open: impl FnOnce() -> Result<OwnedFd>,
+        open: impl FnOnce() -> Result<F>,
     ) -> Result<Option<Owner>> {
         let found = self.find(&request.key);
         if found.is_some() || request.kind == LockKind::Unlock {
@@ -140,8 +154,8 @@ impl Locks {
         if self.owners.load(Ordering::Acquire) >= self.owners_max {
             return Err(Errno::NOLCK);
         }
-        let file = Arc::new(LockFile {
-            fd: open()?,
+        let file = Arc::new(OwnFile {
+            file: Box::new(open()?),
             op: Mutex::new(()),
         });
         let mut table = lock(&self.table);
@@ -153,10 +167,10 @@ impl Locks {
 
     /// A lock in the way of `request`, with the pid of its holder where that is a requester of
     /// this session, else 0.
-    pub fn in_the_way(
+    pub fn in_the_way<F: LockFile>(
         self: &Arc<Self>,
         request: &Request,
-        open: impl FnOnce() -> Result<OwnedFd>,
+        open: impl FnOnce() -> Result<F>,
     ) -> Result<Option<(LockKind, Span, u32)>> {
         let own = lock(&self.table).in_the_way(request);
         if let Some(held) = own {
@@ -167,8 +181,8 @@ impl Locks {
             return Ok(Some((kind, held.span, held.pid)));
         }
         let found = match self.find(&request.key) {
-            Some(owner) => kernel::in_the_way(&owner.file.fd, request)?,
-            None => kernel::in_the_way(&open()?, request)?,
+            Some(owner) => owner.file.file.in_the_way(request)?,
+            None => open()?.in_the_way(request)?,
         };
         Ok(found.map(|(kind, span)| (kind, span, 0)))
     }
@@ -182,25 +196,34 @@ impl Locks {
         }
     }
 
-    /// Drops all locks and ends all waits: the session is over.
-    pub fn reset(&self) {
+    /// Drops all locks and ends all waits: the session is over. The locks are gone once what is answered
+    /// is dropped.
+    pub fn reset(&self) -> impl Send {
+        let files = self.let_go();
+        self.recorded().for_each(|id| self.store.remove(id));
+        files
+    }
+
+    /// As [`reset`](Self::reset), but the session's records stay, to be taken up by
+    /// [`restore`](Self::restore).
+    pub fn let_go(&self) -> impl Send {
         let (entries, waits) = {
             let mut table = lock(&self.table);
-            let all = table.clear(&self.store);
             self.owners.store(0, Ordering::Release);
-            all
+            table.clear()
         };
         waits
             .iter()
             .for_each(|wait| wait.cancel.cancel(Errno::INTR));
-        // Closes descriptors, and with them the kernel's locks.
-        drop(entries);
-        self.recorded().for_each(|id| self.store.remove(id));
+        entries
     }
 
     /// Takes again what the session's records say was held; answers how many locks, and how many
     /// could not be had any more.
-    pub fn restore(self: &Arc<Self>, open: impl Fn(&Key) -> Result<OwnedFd>) -> (usize, usize) {
+    pub fn restore<F: LockFile>(
+        self: &Arc<Self>,
+        open: impl Fn(&Key) -> Result<F>,
+    ) -> (usize, usize) {
         let mut lost = 0;
         for id in self.recorded() {
             let request = self
@@ -243,12 +266,13 @@ impl Owner {
 
     fn set_now(&self, request: &Request) -> Result<()> {
         let _op = lock(&self.file.op);
-        let set = kernel::set(&self.file.fd, request, false);
+        let file = &self.file.file;
+        let set = file.set(request);
         if set == Err(Errno::AGAIN) && request.key.flock {
             // Linux lets go of the old kind before it tries for the new one. What others do
             // shall be the same.
             let unlock = Request::unlock_all(request.key);
-            kernel::set(&self.file.fd, &unlock, false)?;
+            file.set(&unlock)?;
             self.apply(&unlock)?;
         }
         set.and_then(|()| self.apply(request))
@@ -257,8 +281,8 @@ impl Owner {
     fn unlock_all(&self) {
         let _op = lock(&self.file.op);
         let unlock = Request::unlock_all(self.key);
-        if let Err(errno) = kernel::set(&self.file.fd, &unlock, false) {
-            log::warn!("the host does not unlock a file: {errno}");
+        if let Err(errno) = self.file.file.set(&unlock) {
+            log::warn!("a file is not unlocked: {errno}");
         }
         // Fails where the session is over, and everything is unlocked.
         let _ = self.apply(&unlock);
