@@ -30,7 +30,7 @@ use std::time::Duration;
 
 pub use create::{create, CreateOptions, NewEngine, NewTargets};
 pub use descriptor::{
-    Descriptor, Engine, Ownership, Striped, FORMAT, MDT_SIZE_MAX_BYTES, MDT_SIZE_STEP_BYTES,
+    Cephfs, Descriptor, Engine, Ownership, Striped, FORMAT, MDT_SIZE_MAX_BYTES, MDT_SIZE_STEP_BYTES,
 };
 pub use error::{Error, Impossible};
 pub use place::{Meta, PLACE_XATTR};
@@ -104,6 +104,12 @@ pub enum VolumeKind {
         /// The directory to serve, readable.
         root: OwnedFd,
     },
+    Cephfs {
+        /// With paths that are absolute.
+        settings: Cephfs,
+        /// The folder of the volume's clients, where it could be made.
+        clients: Option<OwnedFd>,
+    },
     Null,
 }
 
@@ -146,6 +152,7 @@ impl Volume {
             Engine::Posix { path } => VolumeKind::Posix {
                 root: place::open(&self.path.join(path), self.descriptor.uuid)?,
             },
+            Engine::Cephfs(settings) => self.open_cephfs(settings)?,
             Engine::Null => VolumeKind::Null,
         };
         let owner_lock = match self.descriptor.ownership {
@@ -190,6 +197,35 @@ impl Volume {
             usage,
             alone,
             _lock: held,
+        })
+    }
+
+    #[cfg(not(feature = "ceph"))]
+    fn open_cephfs(&self, _: &Cephfs) -> Result<VolumeKind, Error> {
+        Err(Error::EngineNotBuilt {
+            path: self.path.clone(),
+            engine: "cephfs",
+        })
+    }
+
+    #[cfg(feature = "ceph")]
+    fn open_cephfs(&self, settings: &Cephfs) -> Result<VolumeKind, Error> {
+        let absolute = |path: &PathBuf| self.path.join(path);
+        let clients = self.path.join(crate::engine::cephfs::CLIENTS_FOLDER);
+        // A volume in a folder that is not the daemon's to write can be used all the same.
+        match std::fs::create_dir(&clients) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                log::warn!("cannot make {}: {error}", clients.display());
+            }
+            _ => {}
+        }
+        Ok(VolumeKind::Cephfs {
+            settings: Cephfs {
+                conf: settings.conf.as_ref().map(absolute),
+                keyring: settings.keyring.as_ref().map(absolute),
+                ..settings.clone()
+            },
+            clients: place::open(&clients, None).ok(),
         })
     }
 

@@ -1,8 +1,8 @@
 //! From a checked command line to a device that serves, and to its end.
 //!
 //! Order matters. Inherited descriptors are taken before any is opened. All that needs a path or
-//! privilege comes before [`sandbox::Sandbox::seal`]; every thread comes after it, and inherits
-//! what is left.
+//! privilege comes before [`sandbox::Sandbox::seal`]; every thread, and all that comes from the
+//! network, comes after it, and has what is left.
 //!
 //! - [`inherit`]: descriptors that whoever started us passed on.
 //! - [`limits`]: how many files may be open.
@@ -29,7 +29,7 @@ use crate::cli::{Options, Socket};
 use crate::device::{self, Device, DeviceConfig, Served, QUEUES_MAX, QUEUE_SIZE_MAX};
 use crate::fuse::{RestoreError, Service, ServiceConfig};
 use crate::inflight::{self, InflightLog};
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Needs, Sandbox};
 
 /// Most nodes and handles of a session. Memory is taken as there are some.
 const SESSION_RECORDS_MAX: u32 = 1 << 24;
@@ -132,6 +132,7 @@ pub fn serve(options: &Options) -> Result<(), Error> {
         // of a connection that is still open keep the engine itself.
         opened.fs.reset();
     }
+    opened.fs.shut_down();
     Ok(())
 }
 
@@ -143,7 +144,7 @@ fn open(options: &Options) -> Result<Opened, Error> {
     sandbox.enter()?;
     let mut volume = Volume::open(&options.shared_dir)?;
     log_start(options, &volume);
-    let (root, ownership) = (volume.path.clone(), volume.descriptor.ownership);
+    let (root, needs) = (volume.path.clone(), Needs::of(&volume.descriptor));
 
     let store = match inherited.state.take() {
         Some(memfd) => SessionStore::shared(memfd, SESSION_RECORDS_MAX)?,
@@ -168,11 +169,11 @@ fn open(options: &Options) -> Result<Opened, Error> {
         }
         (Socket::Fd(fd), listener) => (listener.ok_or(inherit::Error::NotOpen { fd: *fd })?, None),
     };
-    let fs = engine::open(volume, &engine)?;
+    let prepared = engine::prepare(volume, &engine)?;
     creds::prepare_process();
-    sandbox.seal(&root, ownership)?;
+    sandbox.seal(&root, &needs)?;
     Ok(Opened {
-        fs,
+        fs: prepared.start()?,
         store,
         listener,
         inflight,
@@ -194,6 +195,11 @@ fn confine(sandbox: &Sandbox, kind: &mut VolumeKind) -> Result<(), sandbox::Erro
             }
         }
         VolumeKind::Posix { root } => *root = sandbox.confine(&*root)?,
+        VolumeKind::Cephfs { clients, .. } => {
+            if let Some(folder) = clients {
+                *folder = sandbox.confine(&*folder)?;
+            }
+        }
         VolumeKind::Null => {}
     }
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! | `--sandbox` | file names | network, IPC | capabilities |
 //! | --- | --- | --- | --- |
-//! | `namespace` | an empty root of its own | its own, empty | only [those needed](kept) |
+//! | `namespace` | an empty root of its own | its own, empty; the host's network for `cephfs` | only [those needed](Needs) |
 //! | `chroot` | the volume's folder | the host's | only those needed |
 //! | `none` | the host's | the host's | its user's |
 //!
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
-use pfs_core::volume::Ownership;
+use pfs_core::volume::{Descriptor, Engine, Ownership};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -26,11 +26,24 @@ use rustix::thread::{unshare_unsafe, UnshareFlags};
 
 pub use crate::cli::Sandbox as Kind;
 
-/// Capabilities that the engines need; all others are given up.
-pub fn kept(ownership: Ownership) -> &'static [Capability] {
-    match ownership {
-        Ownership::Native => &TO_ACT_FOR_USERS,
-        Ownership::Mapped => &TO_FIND_INODES,
+/// What an engine needs; all else is given up.
+pub struct Needs {
+    capabilities: &'static [Capability],
+    network: bool,
+}
+
+impl Needs {
+    /// What serving such a volume takes.
+    pub fn of(volume: &Descriptor) -> Needs {
+        let capabilities: &[Capability] = match (&volume.engine, volume.ownership) {
+            (Engine::Cephfs(_) | Engine::Null, _) => &[],
+            (_, Ownership::Native) => &TO_ACT_FOR_USERS,
+            (_, Ownership::Mapped) => &TO_FIND_INODES,
+        };
+        Needs {
+            capabilities,
+            network: matches!(volume.engine, Engine::Cephfs(_)),
+        }
     }
 }
 
@@ -135,9 +148,9 @@ impl Sandbox {
         reopen(tree.as_fd()).map_err(step(doing))
     }
 
-    /// Gives up all paths but those below descriptors, and privileges that a volume with such
-    /// `ownership` does not need. `root` is a directory to be the root, or to be it for a moment.
-    pub fn seal(self, root: &Path, ownership: Ownership) -> Result<(), Error> {
+    /// Gives up all paths but those below descriptors, and what is not among `needs`. `root` is a
+    /// directory to be the root, or to be it for a moment.
+    pub fn seal(self, root: &Path, needs: &Needs) -> Result<(), Error> {
         match self.kind {
             Kind::None => return no_new_privileges(),
             Kind::Chroot => {
@@ -149,11 +162,13 @@ impl Sandbox {
                     })?;
             }
             Kind::Namespace => {
-                unshare(UnshareFlags::NEWNET).map_err(step("leave the host's network"))?;
+                if !needs.network {
+                    unshare(UnshareFlags::NEWNET).map_err(step("leave the host's network"))?;
+                }
                 empty_root(root)?;
             }
         }
-        keep_only(kept(ownership))?;
+        keep_only(needs.capabilities)?;
         no_new_privileges()
     }
 }

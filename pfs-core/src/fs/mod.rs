@@ -310,4 +310,8 @@ pub trait FileSystem: Send + Sync {
     /// The session will go on in another process: completes the records, so that each node can
     /// be found without this process's descriptors. Answers how many could not be made so.
     fn prepare_restore(&self) -> u64;
+
+    /// The process ends, and no request comes any more: an engine that servers hold things for tells
+    /// them that it goes.
+    fn shut_down(&self) {}
 }

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::{
-    mapped, place, Descriptor, Engine, Error, Impossible, Limits, Ownership, Striped, Usage,
-    Volume, DESCRIPTOR_NAME, USAGE_NAME,
+    mapped, place, Cephfs, Descriptor, Engine, Error, Impossible, Limits, Ownership, Striped,
+    Usage, Volume, DESCRIPTOR_NAME, USAGE_NAME,
 };
 use crate::layout::Layout;
 use crate::target::{self, Identity, IDENTITY_NAME, OBJECTS_NAME};
@@ -45,6 +45,8 @@ pub enum NewEngine {
         /// An existing directory to serve; `None` makes `data` in the volume's folder.
         path: Option<PathBuf>,
     },
+    /// A CephFS that is there. Whether it can be mounted is found out by opening the volume.
+    Cephfs(Cephfs),
     Null,
 }
 
@@ -78,6 +80,9 @@ pub fn create(options: &CreateOptions) -> Result<Volume, Error> {
     if options.ownership == Ownership::Mapped {
         if matches!(options.engine, NewEngine::Null) {
             return Err(Impossible::MappedNull.into());
+        }
+        if matches!(options.engine, NewEngine::Cephfs(_)) {
+            return Err(Impossible::MappedCephfs.into());
         }
         made.file(&folder.join(mapped::LOCK_NAME), "")?;
     }
@@ -113,6 +118,10 @@ pub fn create(options: &CreateOptions) -> Result<Volume, Error> {
         NewEngine::Posix { path } => Engine::Posix {
             path: made.posix(folder, uuid, path.as_deref(), options.ownership)?,
         },
+        NewEngine::Cephfs(settings) => {
+            settings.check()?;
+            Engine::Cephfs(settings.clone())
+        }
         NewEngine::Null => Engine::Null,
     };
     let descriptor = Descriptor {

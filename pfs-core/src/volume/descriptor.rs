@@ -1,9 +1,10 @@
 //! `volume.toml`: pure data, read strictly.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, CWD};
 use rustix::io::Errno;
@@ -53,7 +54,32 @@ pub enum Engine {
         /// The directory to serve; relative to the volume's folder.
         path: PathBuf,
     },
+    Cephfs(Cephfs),
     Null,
+}
+
+/// Where the CephFS of a `cephfs` volume is, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cephfs {
+    /// A `ceph.conf`; relative to the volume's folder.
+    pub conf: Option<PathBuf>,
+    /// Addresses of monitors, in `ceph.conf`'s words, where they are not in one.
+    pub mon_host: Option<String>,
+    /// Who mounts it, without `client.`.
+    pub user: String,
+    /// A keyring with that user's key; relative to the volume's folder. `None` where the cluster asks
+    /// for none, or `ceph.conf` names one.
+    pub keyring: Option<PathBuf>,
+    /// The file system; `None` for the cluster's default one.
+    pub fs: Option<String>,
+    /// The directory to serve, an absolute path in the file system.
+    pub path: PathBuf,
+    /// Whether the client caches data.
+    pub client_oc: bool,
+    /// After so many seconds without the cluster's answer a request fails; it waits where there is none.
+    pub timeout_s: Option<u32>,
+    /// Other options of the client, in `ceph.conf`'s words.
+    pub options: BTreeMap<String, String>,
 }
 
 /// What a `striped` volume consists of. Paths are relative to the volume's folder.
@@ -76,8 +102,26 @@ impl Engine {
         match self {
             Engine::Striped(_) => "striped",
             Engine::Posix { .. } => "posix",
+            Engine::Cephfs(_) => "cephfs",
             Engine::Null => "null",
         }
+    }
+}
+
+impl Cephfs {
+    /// Checks what the types do not say.
+    pub fn check(&self) -> Result<(), Impossible> {
+        if self.conf.is_none() && self.mon_host.is_none() {
+            return Err(Impossible::NoMonitor);
+        }
+        let is_plain = |part| matches!(part, Component::RootDir | Component::Normal(_));
+        if !self.path.is_absolute() || !self.path.components().all(is_plain) {
+            return Err(Impossible::CephPath);
+        }
+        if self.timeout_s == Some(0) {
+            return Err(Impossible::Timeout);
+        }
+        Ok(())
     }
 }
 
@@ -165,6 +209,33 @@ struct PosixFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct CephfsFile {
+    #[serde(rename = "format")]
+    _format: i64,
+    #[serde(rename = "engine")]
+    _engine: String,
+    uuid: Uuid,
+    ceph: CephTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CephTable {
+    conf: Option<PathBuf>,
+    mon_host: Option<String>,
+    user: String,
+    keyring: Option<PathBuf>,
+    fs: Option<String>,
+    path: PathBuf,
+    #[serde(default)]
+    client_oc: bool,
+    timeout_s: Option<u32>,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct NullFile {
     #[serde(rename = "format")]
     _format: i64,
@@ -229,12 +300,7 @@ impl Descriptor {
                 let file: NullFile = parse(text, path)?;
                 (file.uuid, Ownership::Native, Engine::Null)
             }
-            "cephfs" => {
-                return Err(Error::EngineNotBuilt {
-                    path: file(),
-                    engine: head.engine,
-                })
-            }
+            "cephfs" => cephfs(parse(text, path)?, path)?,
             _ => {
                 return Err(Error::NoSuchEngine {
                     path: file(),
@@ -278,6 +344,7 @@ impl Descriptor {
             Engine::Posix { path } => {
                 let _ = writeln!(text, "path = {}", quote(path));
             }
+            Engine::Cephfs(cephfs) => text.push_str(&ceph_table(cephfs)),
             Engine::Null => {}
         }
         text
@@ -305,6 +372,52 @@ fn striped(file: StripedFile, path: &Path) -> Result<(Uuid, Ownership, Engine), 
         source,
     })?;
     Ok((file.uuid, file.ownership, Engine::Striped(striped)))
+}
+
+fn cephfs(file: CephfsFile, path: &Path) -> Result<(Uuid, Ownership, Engine), Error> {
+    let table = file.ceph;
+    let cephfs = Cephfs {
+        conf: table.conf,
+        mon_host: table.mon_host,
+        user: table.user,
+        keyring: table.keyring,
+        fs: table.fs,
+        path: table.path,
+        client_oc: table.client_oc,
+        timeout_s: table.timeout_s,
+        options: table.options,
+    };
+    cephfs.check().map_err(|source| Error::Values {
+        path: path.into(),
+        source,
+    })?;
+    Ok((file.uuid, Ownership::Native, Engine::Cephfs(cephfs)))
+}
+
+/// The tables that say where a CephFS is.
+fn ceph_table(cephfs: &Cephfs) -> String {
+    let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
+    let mut lines = vec!["\n[ceph]".to_owned()];
+    let mut put = |name: &str, value: Option<String>| {
+        lines.extend(value.map(|value| format!("{name} = {value}")));
+    };
+    put("conf", cephfs.conf.as_deref().map(quote));
+    put("mon_host", cephfs.mon_host.as_deref().map(text));
+    put("user", Some(text(&cephfs.user)));
+    put("keyring", cephfs.keyring.as_deref().map(quote));
+    put("fs", cephfs.fs.as_deref().map(text));
+    put("path", Some(quote(&cephfs.path)));
+    put("client_oc", cephfs.client_oc.then(|| "true".to_owned()));
+    put(
+        "timeout_s",
+        cephfs.timeout_s.map(|seconds| seconds.to_string()),
+    );
+    if !cephfs.options.is_empty() {
+        lines.push("\n[ceph.options]".to_owned());
+        let options = cephfs.options.iter();
+        lines.extend(options.map(|(name, value)| format!("{} = {}", text(name), text(value))));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// The table of limits, where there are any.

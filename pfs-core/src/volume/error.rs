@@ -56,11 +56,13 @@ pub enum Error {
     #[error("{path}: format {found} is not one that ever was: the first is format 1")]
     NoSuchFormat { path: PathBuf, found: i64 },
     #[error(
-        "{path}: engine \"{engine}\" is not built into this program; it has \"striped\", \
-         \"posix\" and \"null\""
+        "{path}: engine \"{engine}\" is not in this program, which was built without its feature \
+         \"ceph\""
     )]
-    EngineNotBuilt { path: PathBuf, engine: String },
-    #[error("{path}: there is no engine \"{engine}\"; use \"striped\", \"posix\" or \"null\"")]
+    EngineNotBuilt { path: PathBuf, engine: &'static str },
+    #[error(
+        "{path}: there is no engine \"{engine}\"; use \"striped\", \"cephfs\", \"posix\" or \"null\""
+    )]
     NoSuchEngine { path: PathBuf, engine: String },
     #[error("{path}: [layout]")]
     Layout {
@@ -171,6 +173,14 @@ pub enum Impossible {
         Size(super::MDT_SIZE_MAX_BYTES)
     )]
     MdtSize(u64),
+    #[error("a cephfs volume needs a ceph.conf, or the addresses of monitors (mon_host)")]
+    NoMonitor,
+    #[error("the path in a CephFS is an absolute one, without . and ..")]
+    CephPath,
+    #[error("a timeout is at least 1 second; leave it out to wait for as long as it takes")]
+    Timeout,
+    #[error("mapped ownership is not for cephfs volumes: owners are the cluster's to keep")]
+    MappedCephfs,
     #[error("a limit is at least 1 and less than 2^63, not {0}; leave it out for none")]
     Limit(u64),
 }

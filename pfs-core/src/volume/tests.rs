@@ -605,11 +605,7 @@ fn bad_descriptors_are_refused_with_file_line_and_key() {
             "format = 2\nformat = 2",
             &[":2:", "duplicate"],
         ),
-        (
-            "\"striped\"",
-            "\"cephfs\"",
-            &["\"cephfs\" is not built into"],
-        ),
+        ("\"striped\"", "\"cephfs\"", &["unknown field", "meta"]),
         (
             "\"striped\"",
             "\"raid5\"",
