@@ -45,7 +45,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum VolumeCommand {
-    Create(volume::Args),
+    Create(Box<volume::Args>),
     Show(show::Args),
     Set(set::Args),
     Check(check::Args),

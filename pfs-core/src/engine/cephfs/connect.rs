@@ -123,7 +123,7 @@ impl Connector {
     fn configure(&self) -> Result<Mount, Error> {
         let settings = &self.settings;
         let functions = library::functions()?;
-        let mount = Mount::new(functions, &*c_string(&settings.user)?).map_err(Error::Begin)?;
+        let mount = Mount::new(functions, &c_string(&settings.user)?).map_err(Error::Begin)?;
         if let Some(path) = &settings.conf {
             let name = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
             mount.read_conf(&name).map_err(|errno| Error::Conf {

@@ -50,7 +50,7 @@ fn ceph_name(node: &Node, field: Option<usize>) -> Result<CString> {
 
 /// The value of an attribute; `ENODATA` for a directory that has no layout of its own.
 pub fn get(node: &Node, part: Part) -> Result<Vec<u8>> {
-    let value = |field| node.inode.get_xattr(&*ceph_name(node, Some(field))?);
+    let value = |field| node.inode.get_xattr(&ceph_name(node, Some(field))?);
     match part {
         Part::One(field) => value(field),
         Part::Whole => {
@@ -85,7 +85,7 @@ pub fn set(node: &Node, part: Part, value: &[u8]) -> Result<()> {
 /// Gives a directory the layout of the one above it again.
 pub fn remove(node: &Node, part: Part) -> Result<()> {
     match (node.file_type, part) {
-        (libc::S_IFDIR, Part::Whole) => node.inode.remove_xattr(&*ceph_name(node, None)?),
+        (libc::S_IFDIR, Part::Whole) => node.inode.remove_xattr(&ceph_name(node, None)?),
         _ => Err(Errno::INVAL),
     }
 }
