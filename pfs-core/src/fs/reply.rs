@@ -94,6 +94,51 @@ thread_local! {
     static OWN: RefCell<Own> = const { RefCell::new(Own { mailbox: 0, done: Vec::new() }) };
 }
 
+thread_local! {
+    /// Where this thread [gathers](gather): mailboxes whose workers are to be woken.
+    static GATHERED: RefCell<Option<Vec<Arc<Mailbox>>>> = const { RefCell::new(None) };
+}
+
+/// Workers that have answers and were not woken for them: they find them by themselves if they look.
+#[derive(Default)]
+#[must_use = "a worker may sleep until it is woken"]
+pub struct Gathered(Vec<Arc<Mailbox>>);
+
+/// Runs `job`; what it answers reaches workers at once, but they are not woken for it. So one that
+/// makes a row of short calls wakes a worker once for all of them.
+pub fn gather<T>(job: impl FnOnce() -> T) -> (T, Gathered) {
+    /// Also where the job panics.
+    struct Ends;
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            GATHERED.set(None);
+        }
+    }
+    GATHERED.set(Some(Vec::new()));
+    let ends = Ends;
+    let result = job();
+    let gathered = GATHERED.take().unwrap_or_default();
+    drop(ends);
+    (result, Gathered(gathered))
+}
+
+impl Gathered {
+    /// Adds what another row left.
+    pub fn add(&mut self, other: Gathered) {
+        self.0.extend(other.0);
+    }
+
+    /// Whether nobody is to be woken.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Wakes them.
+    pub fn wake(self) {
+        self.0.iter().for_each(|mailbox| mailbox.ring());
+    }
+}
+
 static NEXT_MAILBOX: AtomicU64 = AtomicU64::new(1);
 
 impl Mailbox {
@@ -120,10 +165,27 @@ impl Mailbox {
 
     /// In its callers: an answer is large, and made where it will lie.
     #[inline]
-    fn deliver(&self, done: Done) {
+    fn deliver(self: &Arc<Self>, done: Done) {
         match OWN.with_borrow(|own| own.mailbox == self.id) {
             true => OWN.with_borrow_mut(|own| own.done.push(done)),
-            false => self.post(|post| post.done.push(done)),
+            false => self.deliver_from_afar(done),
+        }
+    }
+
+    fn deliver_from_afar(self: &Arc<Self>, done: Done) {
+        lock(&self.post).done.push(done);
+        if self.full.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let later = GATHERED.with_borrow_mut(|gathered| match gathered {
+            Some(list) => {
+                list.push(self.clone());
+                true
+            }
+            None => false,
+        });
+        if !later {
+            self.ring();
         }
     }
 
@@ -140,9 +202,13 @@ impl Mailbox {
     fn post(&self, put: impl FnOnce(&mut Post)) {
         put(&mut lock(&self.post));
         if !self.full.swap(true, Ordering::AcqRel) {
-            // An eventfd write fails only at 2^64 - 1 pending, where the reader is awake anyway.
-            let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+            self.ring();
         }
+    }
+
+    fn ring(&self) {
+        // An eventfd write fails only at 2^64 - 1 pending, where the reader is awake anyway.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     /// Whether another thread has left something.
@@ -275,6 +341,23 @@ mod tests {
             collect(&mailbox)[0].result.as_ref().unwrap_err(),
             &Errno::NOSPC
         );
+    }
+
+    #[test]
+    fn what_is_gathered_is_there_at_once_and_wakes_once() {
+        let mailbox = Mailbox::for_this_thread().unwrap();
+        let replies = [1, 2, 3].map(|ticket| Reply::<()>::new(&mailbox, Ticket(ticket)));
+        let gathered = std::thread::spawn(|| gather(|| replies.map(|reply| reply.ok(()))).1);
+        let gathered = gathered.join().unwrap();
+        let mut count = [0; 8];
+        let asleep = rustix::io::read(mailbox.wake_fd(), &mut count);
+        assert_eq!(asleep, Err(Errno::AGAIN));
+        assert!(mailbox.is_full());
+        assert_eq!(gathered.0.len(), 1);
+        gathered.wake();
+        rustix::io::read(mailbox.wake_fd(), &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1);
+        assert_eq!(collect(&mailbox).len(), 3);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use guest_tests::simulated::{SimulatedTarget, Speed};
 use guest_tests::vm::script::Values;
 use tempfile::TempDir;
 
+use crate::ceph::{CephFuse, Place};
 use crate::cpu;
 use crate::error::Error;
 
@@ -30,8 +31,19 @@ pub enum Kind {
     Posix,
     /// Our daemon on an engine that stores nothing.
     Null,
+    /// Our daemon on a CephFS.
+    Cephfs,
     /// virtiofsd on a plain directory.
     Virtiofsd,
+    /// virtiofsd with so many threads on a ceph-fuse mount.
+    VirtiofsdCephFuse(u32),
+}
+
+impl Kind {
+    /// Whether it is what ours are compared with.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Kind::Virtiofsd | Kind::VirtiofsdCephFuse(_))
+    }
 }
 
 impl fmt::Display for Kind {
@@ -40,7 +52,9 @@ impl fmt::Display for Kind {
             Kind::Striped(targets) => format!("striped-{targets}"),
             Kind::Posix => "posix".to_owned(),
             Kind::Null => "null".to_owned(),
+            Kind::Cephfs => "cephfs".to_owned(),
             Kind::Virtiofsd => "virtiofsd".to_owned(),
+            Kind::VirtiofsdCephFuse(threads) => format!("virtiofsd-ceph-fuse-{threads}"),
         };
         f.pad(&name)
     }
@@ -50,14 +64,17 @@ impl FromStr for Kind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Kind, String> {
-        let targets = name.strip_prefix("striped-").map(str::parse);
-        match (name, targets) {
-            ("posix", _) => Ok(Kind::Posix),
-            ("null", _) => Ok(Kind::Null),
-            ("virtiofsd", _) => Ok(Kind::Virtiofsd),
-            (_, Some(Ok(targets @ 1..))) => Ok(Kind::Striped(targets)),
+        let after = |prefix| name.strip_prefix(prefix).map(str::parse::<u32>);
+        match (name, after("striped-"), after("virtiofsd-ceph-fuse-")) {
+            ("posix", ..) => Ok(Kind::Posix),
+            ("null", ..) => Ok(Kind::Null),
+            ("cephfs", ..) => Ok(Kind::Cephfs),
+            ("virtiofsd", ..) => Ok(Kind::Virtiofsd),
+            (_, Some(Ok(targets @ 1..)), _) => Ok(Kind::Striped(targets)),
+            (_, _, Some(Ok(threads))) => Ok(Kind::VirtiofsdCephFuse(threads)),
             _ => Err(format!(
-                "no backend {name:?}: there are striped-N, posix, null, virtiofsd"
+                "no backend {name:?}: there are striped-N, posix, cephfs, null, virtiofsd, \
+                 virtiofsd-ceph-fuse-N (threads)"
             )),
         }
     }
@@ -100,6 +117,8 @@ pub struct Setup {
     pub target_speed: Option<Speed>,
     /// The device that the daemons are.
     pub device: DeviceConfig,
+    /// The folder of a Ceph cluster.
+    pub ceph: Option<PathBuf>,
 }
 
 impl Setup {
@@ -122,6 +141,8 @@ pub struct Backend {
     pub started_in: Duration,
     /// Go when nobody uses them.
     _targets: Vec<SimulatedTarget>,
+    /// What the daemon serves, where that is a mount.
+    mount: Option<CephFuse>,
     /// Goes last.
     folder: TempDir,
 }
@@ -134,7 +155,7 @@ impl Backend {
             .tempdir_in(&setup.dir)
             .map_err(Error::file("make a folder in", &setup.dir))?;
         let volume = folder.path().join("volume");
-        make_volume(kind, &volume)?;
+        let mount = make_volume(kind, &volume, setup)?;
         let targets = simulate(kind, &volume, setup.target_speed)?;
         let command = command(kind, &folder.path().join("socket"), &volume, setup)?;
         let not_started = |source| Error::Start {
@@ -160,6 +181,7 @@ impl Backend {
             daemon,
             started_in: begin.elapsed(),
             _targets: targets,
+            mount,
             folder,
         })
     }
@@ -185,6 +207,7 @@ impl Backend {
         match self.kind {
             Kind::Striped(_) => volume.join("meta/namespace"),
             Kind::Posix | Kind::Null | Kind::Virtiofsd => volume,
+            Kind::Cephfs | Kind::VirtiofsdCephFuse(_) => volume,
         }
     }
 
@@ -200,6 +223,25 @@ impl Backend {
     /// The daemon's process.
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
+    }
+
+    /// CPU time in nanoseconds of all that serves the guest on its host.
+    pub fn cpu_ns(&self) -> Result<u64, Error> {
+        let mount = self
+            .mount
+            .as_ref()
+            .map(|mount| cpu::process_ns(mount.pid()));
+        Ok(cpu::process_ns(self.pid())? + mount.transpose()?.unwrap_or(0))
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // A client that does not say that it goes is waited for by all others.
+        if self.kind == Kind::Cephfs {
+            self.session.device.disconnect();
+            let _ = self.daemon.wait();
+        }
     }
 }
 
@@ -218,24 +260,34 @@ fn spawn(
     Ok(daemon)
 }
 
-fn make_volume(kind: Kind, volume: &Path) -> Result<(), Error> {
-    let targets;
-    let options: &[&str] = match kind {
-        Kind::Posix | Kind::Virtiofsd => {
-            return fs::create_dir(volume).map_err(Error::file("make", volume));
+/// Makes what the daemon serves; answers the mount that it is, if it is one.
+fn make_volume(kind: Kind, volume: &Path, setup: &Setup) -> Result<Option<CephFuse>, Error> {
+    let place = || {
+        let name = volume
+            .parent()
+            .and_then(Path::file_name)
+            .unwrap_or_default();
+        let cluster = setup.ceph.as_deref().ok_or(Error::NoCluster)?;
+        Place::new(cluster, &name.to_string_lossy())
+    };
+    let options = match kind {
+        Kind::Posix | Kind::Virtiofsd | Kind::VirtiofsdCephFuse(_) => {
+            fs::create_dir(volume).map_err(Error::file("make", volume))?;
+            return match kind {
+                Kind::VirtiofsdCephFuse(_) => CephFuse::mount(&place()?, volume).map(Some),
+                _ => Ok(None),
+            };
         }
-        Kind::Null => &["--engine", "null"],
-        Kind::Striped(count) => {
-            targets = count.to_string();
-            &["--targets", &targets]
-        }
+        Kind::Null => ["--engine", "null"].map(str::to_owned).to_vec(),
+        Kind::Striped(count) => vec!["--targets".to_owned(), count.to_string()],
+        Kind::Cephfs => place()?.volume_options(),
     };
     let pfsctl = binaries::pfsctl()?;
     let mut command = Command::new(&pfsctl);
     command.args(["volume", "create"]).arg(volume).args(options);
     let output = command.output().map_err(Error::file("run", &pfsctl))?;
     match output.status.success() {
-        true => Ok(()),
+        true => Ok(None),
         false => Err(Error::Volume(
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )),
@@ -265,7 +317,8 @@ fn command(
     setup: &Setup,
 ) -> Result<DaemonCommand, Error> {
     let (program, options) = match kind {
-        Kind::Virtiofsd => (virtiofsd()?, VIRTIOFSD_OPTIONS.map(str::to_owned).to_vec()),
+        Kind::Virtiofsd => (virtiofsd()?, virtiofsd_options(0)),
+        Kind::VirtiofsdCephFuse(threads) => (virtiofsd()?, virtiofsd_options(threads)),
         _ => (binaries::pfs_virtiofsd()?, setup.options.clone()),
     };
     Ok(DaemonCommand::new(program, socket)
@@ -274,13 +327,15 @@ fn command(
         .args(options))
 }
 
-/// Its fastest: requests are served where they are taken from the ring, inodes are kept open. A
-/// sandbox would only add a process.
-const VIRTIOFSD_OPTIONS: [&str; 3] = [
-    "--thread-pool-size=0",
-    "--inode-file-handles=never",
-    "--sandbox=none",
-];
+/// Its fastest: without threads, requests are served where they are taken from the ring; inodes are
+/// kept open. A sandbox would only add a process.
+fn virtiofsd_options(threads: u32) -> Vec<String> {
+    vec![
+        format!("--thread-pool-size={threads}"),
+        "--inode-file-handles=never".to_owned(),
+        "--sandbox=none".to_owned(),
+    ]
+}
 
 /// `$VIRTIOFSD`, else the one that `guest-tests/virtiofsd.sh` builds.
 fn virtiofsd() -> Result<PathBuf, Error> {
@@ -297,7 +352,9 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for kind in [Kind::Striped(16), Kind::Posix, Kind::Null, Kind::Virtiofsd] {
+        let ceph = [Kind::Cephfs, Kind::VirtiofsdCephFuse(16)];
+        let local = [Kind::Striped(16), Kind::Posix, Kind::Null, Kind::Virtiofsd];
+        for kind in local.into_iter().chain(ceph) {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         for name in ["", "striped", "striped-0", "striped-x", "nfs"] {

@@ -200,6 +200,7 @@ impl Scale {
                 latency: Duration::from_micros(self.latency_us),
             }),
             device: DeviceConfig::default(),
+            ceph: None,
         }
     }
 }
@@ -235,6 +236,7 @@ impl Queues {
             options: self.daemon_option.clone(),
             target_speed: None,
             device,
+            ceph: None,
         }
     }
 }
@@ -271,6 +273,10 @@ pub struct Common {
     #[arg(long, value_name = "US", default_value_t = 5)]
     pub think_us: u64,
 
+    /// For daemons on a CephFS: the folder of a cluster of qemu-scripts/ceph-dev.sh
+    #[arg(long, value_name = "DIR", env = "PFS_CEPH")]
+    pub ceph: Option<PathBuf>,
+
     /// One more option for our daemon, such as --daemon-option=--cache=never
     #[arg(long, value_name = "OPTION", allow_hyphen_values = true)]
     pub daemon_option: Vec<String>,
@@ -288,6 +294,7 @@ impl Common {
             options: self.daemon_option.clone(),
             target_speed: None,
             device: DeviceConfig::default(),
+            ceph: self.ceph.clone(),
         }
     }
 

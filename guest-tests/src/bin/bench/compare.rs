@@ -54,8 +54,8 @@ pub fn median_of(slices: &[Slice], value: impl Fn(&Slice) -> f64) -> f64 {
 impl Measured {
     /// virtiofsd's slices, if they are not what is asked about.
     pub fn peer_of(&self, series: &Series) -> Option<&Series> {
-        let peers = self.backends.iter().filter(|b| b.kind == Kind::Virtiofsd);
-        peers.into_iter().find(|_| series.kind != Kind::Virtiofsd)
+        let mut peers = self.backends.iter().filter(|other| other.kind.is_peer());
+        peers.find(|_| !series.kind.is_peer())
     }
 }
 

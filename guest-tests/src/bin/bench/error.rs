@@ -35,6 +35,10 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("give --ceph, the folder of a cluster of qemu-scripts/ceph-dev.sh")]
+    NoCluster,
+    #[error("ceph-fuse does not mount {0}")]
+    CephFuse(String),
     #[error("pfsctl volume create failed:\n{0}")]
     Volume(String),
     #[error("cannot read the CPU time of process {pid}")]

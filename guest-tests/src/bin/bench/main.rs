@@ -2,6 +2,7 @@
 //! numbers are.
 
 mod backend;
+mod ceph;
 mod check;
 mod cli;
 mod compare;

@@ -14,6 +14,8 @@ const BLOCK_LEN: usize = 4 << 10;
 const LARGE_BLOCK_LEN: usize = 1 << 20;
 /// Large requests at once: a guest reads ahead and writes back a few.
 const LARGE_DEPTH: usize = 4;
+/// As many as there can be at a program's own hand (`O_DIRECT`, several files).
+const LARGE_DEPTH_MAX: usize = 16;
 /// Large blocks of a new file.
 const NEW_FILE_BLOCKS: usize = 16;
 /// Bytes that are read of a mail.
@@ -188,6 +190,14 @@ pub const ROWS: &[Row] = &[
     },
     Row::large("sequential-write-1m", sequential_write).goal(1.0),
     Row::large("sequential-write-new-1m", sequential_write_new),
+    Row {
+        depth: LARGE_DEPTH_MAX,
+        ..Row::large("sequential-read-1m-d16", sequential_read)
+    },
+    Row {
+        depth: LARGE_DEPTH_MAX,
+        ..Row::large("sequential-write-1m-d16", sequential_write)
+    },
     Row::new("random-read-4k-d1", 1, random_read),
     Row::new("random-read-4k-d16", 16, random_read).goal(0.70),
     Row::new("random-read-4k-d64", 64, random_read),

@@ -96,10 +96,10 @@ pub fn run(
     let ready = workload.before(client, folder);
     ready.map_err(|source| backend.failed("before a slice", source))?;
     let switches_before = cpu::context_switches(pid);
-    let cpu_before = cpu::process_ns(pid)?;
+    let cpu_before = backend.cpu_ns()?;
     let pumped = pump(backend.client(), workload, row, pace);
     let pumped = pumped.map_err(|source| backend.failed(row.name, source))?;
-    let cpu = cpu::process_ns(pid)? - cpu_before;
+    let cpu = backend.cpu_ns()? - cpu_before;
     let context_switches = cpu::context_switches(pid).saturating_sub(switches_before);
     let done = workload.after(backend.client());
     done.map_err(|source| backend.failed("after a slice", source))?;

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::fs::reply::{gather, Gathered};
 use crate::sync::lock;
 
 /// Most threads, and so most calls that wait for servers at once.
@@ -84,6 +85,8 @@ struct State {
     /// Threads that are awake, or woken, and in no slow call.
     quick: usize,
     watcher: Watcher,
+    /// Workers with answers of quick calls, to be woken when there is no more of those.
+    gathered: Gathered,
     closed: bool,
 }
 
@@ -220,6 +223,10 @@ impl Inner {
             while let Some(queued) = state.queue.pop_front() {
                 state = self.run_one(state, queued);
             }
+            if !state.gathered.is_empty() {
+                state = self.wake_workers(state);
+                continue;
+            }
             state.quick -= 1;
             if state.closed {
                 break;
@@ -255,15 +262,32 @@ impl Inner {
             // Those behind it wait for a guess.
             self.wake_watcher(&mut state, Watcher::Ticking);
         }
+        if slow && !state.gathered.is_empty() {
+            state = self.wake_workers(state);
+        }
         drop(state);
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        let run = || catch_unwind(AssertUnwindSafe(job));
+        let (ended, gathered) = match slow {
+            true => (run(), Gathered::default()),
+            false => gather(run),
+        };
+        if ended.is_err() {
             log::error!("a call to the cluster panicked; its request fails");
         }
         self.took(kind, since.elapsed());
         let mut state = lock(&self.state);
+        state.gathered.add(gathered);
         state.running.remove(&id);
         state.quick += usize::from(slow);
         state
+    }
+
+    /// Wakes the workers that have answers, without the lock.
+    fn wake_workers<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let gathered = std::mem::take(&mut state.gathered);
+        drop(state);
+        gathered.wake();
+        lock(&self.state)
     }
 
     /// Sleeps until it is woken; an error where that does not happen.
@@ -307,7 +331,10 @@ impl Inner {
         let mut state = lock(&self.state);
         while !state.closed {
             let moved = std::mem::replace(&mut begun, state.begun) != state.begun;
-            if !state.queue.is_empty() && !moved {
+            if !moved && !state.gathered.is_empty() {
+                state = self.wake_workers(state);
+            }
+            if !moved && !state.queue.is_empty() {
                 self.wake_one(&mut state);
             }
             quiet = match state.queue.is_empty() {
