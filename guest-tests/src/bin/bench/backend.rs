@@ -268,7 +268,9 @@ fn make_volume(kind: Kind, volume: &Path, setup: &Setup) -> Result<Option<CephFu
             .and_then(Path::file_name)
             .unwrap_or_default();
         let cluster = setup.ceph.as_deref().ok_or(Error::NoCluster)?;
-        Place::new(cluster, &name.to_string_lossy())
+        let place = Place::new(cluster, &name.to_string_lossy())?;
+        place.save(volume.parent().unwrap_or(volume))?;
+        Ok::<_, Error>(place)
     };
     let options = match kind {
         Kind::Posix | Kind::Virtiofsd | Kind::VirtiofsdCephFuse(_) => {
@@ -318,7 +320,13 @@ fn command(
 ) -> Result<DaemonCommand, Error> {
     let (program, options) = match kind {
         Kind::Virtiofsd => (virtiofsd()?, virtiofsd_options(0)),
-        Kind::VirtiofsdCephFuse(threads) => (virtiofsd()?, virtiofsd_options(threads)),
+        Kind::VirtiofsdCephFuse(threads) => {
+            let direct = ["--allow-direct-io".to_owned()];
+            (
+                virtiofsd()?,
+                [virtiofsd_options(threads), direct.into()].concat(),
+            )
+        }
         _ => (binaries::pfs_virtiofsd()?, setup.options.clone()),
     };
     Ok(DaemonCommand::new(program, socket)

@@ -11,6 +11,9 @@ use crate::error::Error;
 /// How long a mount may take.
 const MOUNT_LIMIT: Duration = Duration::from_secs(30);
 
+/// Where a backend's folder says which directory of which cluster it is.
+const NOTE: &str = "place";
+
 /// A directory of a cluster's file system, for one daemon.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -39,6 +42,26 @@ impl Place {
                 String::from_utf8_lossy(&output.stderr).into_owned(),
             )),
         }
+    }
+
+    /// Writes it down in a backend's folder.
+    pub fn save(&self, folder: &Path) -> Result<(), Error> {
+        let file = folder.join(NOTE);
+        let text = format!("{}\n{}", self.cluster.display(), self.path);
+        fs::write(&file, text).map_err(Error::file("write", &file))
+    }
+
+    /// The one in a backend's folder, where what it serves is a CephFS.
+    pub fn load(folder: &Path) -> std::io::Result<Option<Place>> {
+        let text = match fs::read_to_string(folder.join(NOTE)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text?,
+        };
+        let place = text.split_once('\n').map(|(cluster, path)| Place {
+            cluster: cluster.into(),
+            path: path.to_owned(),
+        });
+        Ok(place)
     }
 
     fn file(&self, name: &str) -> String {

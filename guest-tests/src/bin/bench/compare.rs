@@ -61,7 +61,9 @@ impl Measured {
 
 /// Whether a row says anything of a daemon.
 fn fits(row: &Row, backend: &Backend) -> bool {
-    !(row.needs_storage && backend.kind == Kind::Null)
+    let stores_nothing = backend.kind == Kind::Null;
+    let is_private = matches!(backend.kind, Kind::Striped(_));
+    !(row.needs_storage && stores_nothing || row.needs_namespace && is_private)
 }
 
 /// Runs one row on all daemons.

@@ -6,6 +6,7 @@ use crate::workloads::dirs::Listing;
 use crate::workloads::files::{Files, Sequence};
 use crate::workloads::postmark::Postmark;
 use crate::workloads::steps::Step;
+use crate::workloads::unseen::Unseen;
 use crate::workloads::Workload;
 
 /// Bytes of a small block.
@@ -25,6 +26,8 @@ const POSTMARK_DEPTH: usize = 16;
 const LISTED_FILES: u32 = 10_000;
 /// Files that are made to be removed.
 const REMOVED_FILES: u32 = 5_000;
+/// Files that another client makes.
+const UNSEEN_FILES: u32 = 2000;
 /// Files among which one is picked.
 const KNOWN_FILES: u32 = 1000;
 
@@ -42,6 +45,8 @@ pub struct Row {
     pub unit: &'static str,
     /// Whether it says nothing of a daemon that stores nothing.
     pub needs_storage: bool,
+    /// Whether others must be able to make files in what the daemon serves.
+    pub needs_namespace: bool,
     /// Whether it says nothing of a file system that is a cache.
     pub needs_disk: bool,
     /// Highest ratio of our CPU time to virtiofsd's that is wanted.
@@ -59,6 +64,7 @@ impl Row {
             data_len: BLOCK_LEN,
             unit: OPERATION,
             needs_storage: false,
+            needs_namespace: false,
             needs_disk: false,
             goal: None,
             reached: None,
@@ -101,6 +107,14 @@ fn sequential_read() -> Box<dyn Workload> {
 
 fn sequential_write() -> Box<dyn Workload> {
     Box::new(Data::new(Access::Write, LARGE_BLOCK_LEN))
+}
+
+fn sequential_read_direct() -> Box<dyn Workload> {
+    Box::new(Data::new(Access::Read, LARGE_BLOCK_LEN).direct())
+}
+
+fn sequential_write_direct() -> Box<dyn Workload> {
+    Box::new(Data::new(Access::Write, LARGE_BLOCK_LEN).direct())
 }
 
 fn sequential_read_cold() -> Box<dyn Workload> {
@@ -155,6 +169,10 @@ fn lookup() -> Box<dyn Workload> {
     sequence(&[Step::Lookup], Files::Any(KNOWN_FILES))
 }
 
+fn lookup_unseen() -> Box<dyn Workload> {
+    Box::new(Unseen::new(UNSEEN_FILES))
+}
+
 fn open_close() -> Box<dyn Workload> {
     sequence(&[Step::Open, Step::Close], Files::Any(KNOWN_FILES))
 }
@@ -192,11 +210,11 @@ pub const ROWS: &[Row] = &[
     Row::large("sequential-write-new-1m", sequential_write_new),
     Row {
         depth: LARGE_DEPTH_MAX,
-        ..Row::large("sequential-read-1m-d16", sequential_read)
+        ..Row::large("sequential-read-1m-direct-d16", sequential_read_direct)
     },
     Row {
         depth: LARGE_DEPTH_MAX,
-        ..Row::large("sequential-write-1m-d16", sequential_write)
+        ..Row::large("sequential-write-1m-direct-d16", sequential_write_direct)
     },
     Row::new("random-read-4k-d1", 1, random_read),
     Row::new("random-read-4k-d16", 16, random_read).goal(0.70),
@@ -210,6 +228,11 @@ pub const ROWS: &[Row] = &[
     Row::new("getattr-d16", 16, getattr).goal(0.45),
     Row::new("lookup-getattr-d16", 16, lookup_getattr).goal(0.55),
     Row::new("lookup-d16", 16, lookup),
+    Row {
+        needs_namespace: true,
+        needs_storage: true,
+        ..Row::new("lookup-unseen-d16", 16, lookup_unseen)
+    },
     Row {
         unit: "entry",
         needs_storage: true,

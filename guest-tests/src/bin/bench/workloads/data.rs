@@ -63,6 +63,8 @@ pub struct Data {
     handle: Option<Handle>,
     noise: Noise,
     next: u64,
+    /// Past the caches of the host.
+    direct: bool,
 }
 
 impl Data {
@@ -74,6 +76,15 @@ impl Data {
             handle: None,
             noise: Noise::new(1),
             next: 0,
+            direct: false,
+        }
+    }
+
+    /// Opens the file with `O_DIRECT`.
+    pub fn direct(self) -> Data {
+        Data {
+            direct: true,
+            ..self
         }
     }
 
@@ -95,7 +106,7 @@ impl Data {
 impl Workload for Data {
     fn prepare(&mut self, client: &mut Client, name: &str) -> Result<(), Error> {
         self.dir = make_dir(client, name)?;
-        let (_, handle) = client.create(self.dir, FILE_NAME, 0o644, libc::O_RDWR)?;
+        let (entry, handle) = client.create(self.dir, FILE_NAME, 0o644, libc::O_RDWR)?;
         self.handle = Some(handle);
         let bytes = Noise::new(2).bytes(FILL_LEN);
         for at in (0..FILE_LEN).step_by(FILL_LEN) {
@@ -106,6 +117,11 @@ impl Workload for Data {
                     written,
                 });
             }
+        }
+        if self.direct {
+            client.fsync(handle, false)?;
+            client.release(handle)?;
+            self.handle = Some(client.open(entry.nodeid, libc::O_RDWR | libc::O_DIRECT)?);
         }
         Ok(())
     }

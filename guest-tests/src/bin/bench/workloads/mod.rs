@@ -3,7 +3,7 @@
 //! - [`data`]: reads and writes of one large file, also of one that is not cached ([`cold`]).
 //! - [`steps`]: sequences of requests on one file; [`files`] runs one again and again,
 //!   [`postmark`] mixes some.
-//! - [`dirs`] lists directories.
+//! - [`dirs`] lists directories. [`unseen`] looks up what others have made.
 
 use std::path::Path;
 
@@ -17,6 +17,7 @@ pub mod dirs;
 pub mod files;
 pub mod postmark;
 pub mod steps;
+pub mod unseen;
 
 /// A workload on one daemon. Several operations go on at once, each in a slot of its own, and
 /// one operation may take several requests, one after the other.
