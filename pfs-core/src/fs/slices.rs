@@ -100,6 +100,22 @@ impl Slices {
         parts_alike && rest.is_empty()
     }
 
+    /// Copies the start of the memory to `data`, as far as both go.
+    pub fn copy_to(&self, data: &mut [u8]) {
+        let mut at = 0;
+        for part in self.parts(0, data.len() as u64) {
+            // SAFETY: as for `copy_from`, the other way around.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    part.iov_base.cast::<u8>(),
+                    data[at..].as_mut_ptr(),
+                    part.iov_len,
+                )
+            };
+            at += part.iov_len;
+        }
+    }
+
     /// Copies `data` to the start of the memory, as far as both go; answers how much.
     pub fn copy_from(&self, data: &[u8]) -> usize {
         let mut at = 0;
@@ -156,5 +172,8 @@ mod tests {
         assert!(slices.holds(&all));
         assert!(!slices.holds(&all[..11]) && !slices.holds(&[&all[..], &[0]].concat()));
         assert!(!slices.holds(&[&all[..11], &[9]].concat()));
+        let mut copy = [9; 14];
+        slices.copy_to(&mut copy);
+        assert_eq!((&copy[..12], &copy[12..]), (&all[..], &[9; 2][..]));
     }
 }

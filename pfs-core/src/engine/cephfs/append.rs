@@ -13,6 +13,7 @@ use libc::iovec;
 
 use super::calls::Kind;
 use super::ffi::STATX_ALL;
+use super::limited::{Buf, Pending};
 use super::locks::{self, APPEND_BYTE};
 use super::shared::{OpenFile, Shared};
 use crate::fs::*;
@@ -33,10 +34,18 @@ pub struct Appends(Mutex<HashMap<NodeId, Vec<Waiting>>>);
 
 struct Waiting {
     at: At,
-    buf: Slices,
+    buf: Buf,
     kill_suidgid: bool,
     log: Option<Box<dyn IntentLog + Send>>,
-    reply: Reply<u32>,
+    reply: Pending<u32>,
+}
+
+impl Waiting {
+    fn answer(self, result: Result<u32>) {
+        if let Some(reply) = self.reply.take() {
+            reply.send(result);
+        }
+    }
 }
 
 impl Appends {
@@ -63,9 +72,14 @@ impl Shared {
         flags: WriteFlags,
         reply: Reply<u32>,
     ) {
+        let reply = Pending::new(reply);
+        if let Some(limit) = self.timeout {
+            let late = reply.clone();
+            self.calls.expire_after(limit, move || late.expire());
+        }
         let waiting = Waiting {
             at,
-            buf,
+            buf: Buf::to_write(buf, self.timeout.is_some()),
             kill_suidgid: flags.kill_suidgid,
             log: req.intent.map(IntentLog::keep),
             reply,
@@ -88,7 +102,7 @@ impl Shared {
             let open = match self.open_at(&first.at, libc::O_RDONLY) {
                 Ok(open) => open,
                 Err(errno) => {
-                    first.reply.err(errno);
+                    first.answer(Err(errno));
                     next = self.appends.next(node);
                     continue;
                 }
@@ -101,7 +115,7 @@ impl Shared {
                     Ok(_) => self.insist(|fs| fs.append_one(&append)),
                     Err(errno) => Err(*errno),
                 };
-                append.reply.send(result);
+                append.answer(result);
                 next = self.appends.next(node);
             }
         }
@@ -127,7 +141,7 @@ impl Shared {
 
     /// Whether an append of `buf` that found the end of the file at `offset` was done before its process
     /// died: then its bytes are there.
-    fn was_done(&self, open: &OpenFile, offset: u64, buf: &Slices) -> bool {
+    fn was_done(&self, open: &OpenFile, offset: u64, buf: &Buf) -> bool {
         let Ok(file) = open.node.inode.open(libc::O_RDONLY) else {
             return false;
         };

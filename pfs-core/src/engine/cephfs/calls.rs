@@ -64,6 +64,12 @@ struct Queued {
     job: Job,
 }
 
+/// What ends a request that takes too long; answers whether there was still one.
+struct Expiry {
+    at: Instant,
+    expire: Box<dyn FnOnce() -> bool + Send>,
+}
+
 /// A call under way.
 struct Running {
     kind: Kind,
@@ -87,6 +93,8 @@ struct State {
     watcher: Watcher,
     /// Workers with answers of quick calls, to be woken when there is no more of those.
     gathered: Gathered,
+    /// In the order of their times.
+    expiries: VecDeque<Expiry>,
     closed: bool,
 }
 
@@ -102,6 +110,13 @@ enum Watcher {
     Looking,
     /// It looks every [`TICK`].
     Ticking,
+}
+
+impl State {
+    /// Whether there is nothing to watch over.
+    fn is_quiet(&self) -> bool {
+        self.running.is_empty() && self.expiries.is_empty()
+    }
 }
 
 struct Inner {
@@ -127,17 +142,31 @@ impl Calls {
         }))
     }
 
+    /// Runs `expire` when so much time is gone, unless the request that it is about is answered by then,
+    /// which it finds out.
+    pub fn expire_after(&self, limit: Duration, expire: impl FnOnce() -> bool + Send + 'static) {
+        let at = Instant::now() + limit;
+        let expire = Box::new(expire);
+        lock(&self.0.state)
+            .expiries
+            .push_back(Expiry { at, expire });
+    }
+
     /// Has `job` run by one of the threads. It is dropped unused once they are closed.
     pub fn run(&self, kind: Kind, job: impl FnOnce() + Send + 'static) {
+        let queued = Queued {
+            kind,
+            job: Box::new(job),
+        };
         let inner = &self.0;
-        let job: Job = Box::new(job);
         let mut state = lock(&inner.state);
         if state.closed {
             // What it holds answers on drop, and may ask for a lock.
             drop(state);
+            drop(queued);
             return;
         }
-        state.queue.push_back(Queued { kind, job });
+        state.queue.push_back(queued);
         let goes_at_once = state.quick == 0 || inner.is_slow(kind);
         if goes_at_once {
             inner.wake_one(&mut state);
@@ -310,6 +339,30 @@ impl Inner {
         }
     }
 
+    /// Ends the requests whose time is up; their calls go on.
+    fn expire<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let now = Instant::now();
+        // All have the same time, so the first are the oldest.
+        let count = state
+            .expiries
+            .iter()
+            .take_while(|expiry| expiry.at <= now)
+            .count();
+        if count == 0 {
+            return state;
+        }
+        let expired: Vec<_> = state.expiries.drain(..count).collect();
+        drop(state);
+        let failed = expired
+            .into_iter()
+            .filter_map(|expiry| (expiry.expire)().then_some(()));
+        match failed.count() {
+            0 => {}
+            count => log::warn!("{count} requests were not answered in time, and have failed"),
+        }
+        lock(&self.state)
+    }
+
     fn wake_watcher(self: &Arc<Self>, state: &mut State, to: Watcher) {
         let there = state.watcher != Watcher::None;
         if !there {
@@ -341,11 +394,12 @@ impl Inner {
                 true => quiet + 1,
                 false => 0,
             };
+            state = self.expire(state);
             let oldest = state.running.values().next();
             said.look(oldest, state.running.len() + state.queue.len());
             state = match state.watcher {
                 Watcher::Ticking if quiet < QUIET_TICKS => wait_for(&self.watch, state, TICK),
-                _ if moved || !state.running.is_empty() || said.is_waiting() => {
+                _ if moved || said.is_waiting() || !state.is_quiet() => {
                     state.watcher = Watcher::Looking;
                     wait_for(&self.watch, state, LOOK)
                 }
@@ -434,6 +488,27 @@ mod tests {
         calls.run(Kind::Getattr, move || tell.send(()).unwrap());
         told.recv().unwrap();
         drop(release);
+        assert!(calls.close(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_request_fails_in_time_and_its_call_goes_on() {
+        let calls = Calls::new();
+        let (release, released) = mpsc::channel::<()>();
+        let (done, was_done) = mpsc::channel();
+        let (expired, has_expired) = mpsc::channel();
+        calls.run(Kind::Write, move || {
+            let _ = released.recv();
+            done.send(()).unwrap();
+        });
+        calls.expire_after(Duration::from_millis(50), move || {
+            expired.send(()).unwrap();
+            true
+        });
+        has_expired.recv().unwrap();
+        assert!(was_done.try_recv().is_err());
+        drop(release);
+        was_done.recv().unwrap();
         assert!(calls.close(Duration::from_secs(60)));
     }
 

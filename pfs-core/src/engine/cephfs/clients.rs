@@ -49,6 +49,12 @@ impl Registered {
         Registered { uuid, name, file }
     }
 
+    /// Takes another uuid; the client of the old one is among the [dead](Self::dead) then.
+    pub fn renew(&mut self) {
+        let folder = self.file.take().map(|(folder, _)| folder);
+        *self = Registered::new(folder);
+    }
+
     /// The dead clients of this host.
     pub fn dead(&self) -> Vec<Dead> {
         let Some((folder, _)) = &self.file else {

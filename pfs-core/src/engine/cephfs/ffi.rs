@@ -17,6 +17,8 @@ pub enum Fh {}
 pub enum ceph_dir_result {}
 /// `struct UserPerm`
 pub enum UserPerm {}
+/// `struct CephContext`
+pub enum CephContext {}
 
 /// `struct ceph_statx`
 #[repr(C)]
@@ -115,6 +117,8 @@ functions! {
     ceph_userperm_new: fn(u32, u32, c_int, *mut u32) -> *mut UserPerm;
     ceph_userperm_destroy: fn(*mut UserPerm);
     ceph_create: fn(*mut M, *const c_char) -> c_int;
+    ceph_create_with_context: fn(*mut M, *mut CephContext) -> c_int;
+    ceph_get_mount_context: fn(M) -> *mut CephContext;
     ceph_release: fn(M) -> c_int;
     ceph_conf_read_file: fn(M, *const c_char) -> c_int;
     ceph_conf_set: fn(M, *const c_char, *const c_char) -> c_int;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use libc::iovec;
 
@@ -10,6 +11,7 @@ use super::calls::Kind;
 use super::ffi::STATX_VERSIONED;
 use super::file::File;
 use super::inode::NewInode;
+use super::limited::{Buf, Pending};
 use super::nodes::Node;
 use super::shared::{file_flags, OpenFile, Shared};
 use super::version::Version;
@@ -116,10 +118,37 @@ impl Shared {
     }
 
     pub fn read(self: &Arc<Self>, at: At, buf: Slices, reply: Reply<u32>) {
+        if let Some(limit) = self.timeout {
+            return self.read_limited(limit, at, buf, reply);
+        }
         self.call(Kind::Read, reply, move |fs| {
             let open = fs.open_at(&at, libc::O_WRONLY)?;
-            read(&open.file, at.offset, &buf)
+            let parts: Vec<iovec> = buf.parts(0, buf.len()).collect();
+            // SAFETY: the requester's memory is there until its reply, which comes after this.
+            unsafe { open.file.read(&parts, at.offset as i64) }
         });
+    }
+
+    /// Reads into memory of this process, and then, if its time is not up, into the requester's.
+    fn read_limited(self: &Arc<Self>, limit: Duration, at: At, buf: Slices, reply: Reply<u32>) {
+        let (shared, pending) = (self.clone(), Pending::new(reply));
+        let (late, len) = (pending.clone(), buf.len() as usize);
+        let job = move || {
+            let mut own = vec![0u8; len];
+            let result = shared.insist(|fs| {
+                let open = fs.open_at(&at, libc::O_WRONLY)?;
+                let parts = [part(&mut own)];
+                // SAFETY: the buffer is there for the call.
+                unsafe { open.file.read(&parts, at.offset as i64) }
+            });
+            let Some(reply) = pending.take() else { return };
+            if let Ok(got) = result {
+                buf.copy_from(&own[..got as usize]);
+            }
+            reply.send(result);
+        };
+        self.calls.run(Kind::Read, job);
+        self.calls.expire_after(limit, move || late.expire());
     }
 
     pub fn write(
@@ -133,6 +162,7 @@ impl Shared {
         if flags.append {
             return self.append(req, at, buf, flags, reply);
         }
+        let buf = Buf::to_write(buf, self.timeout.is_some());
         self.call(Kind::Write, reply, move |fs| {
             fs.write_now(&at, &buf, flags.kill_suidgid, || Ok(at.offset))
         });
@@ -142,7 +172,7 @@ impl Shared {
     pub fn write_now(
         &self,
         at: &At,
-        buf: &Slices,
+        buf: &Buf,
         kill_suidgid: bool,
         place: impl FnOnce() -> Result<u64>,
     ) -> Result<u32> {
@@ -279,19 +309,12 @@ impl Shared {
     }
 }
 
-/// Reads into `buf`; answers how much, less than there is room for only at the end.
-fn read(file: &File, offset: u64, buf: &Slices) -> Result<u32> {
-    let parts: Vec<iovec> = buf.parts(0, buf.len()).collect();
-    // SAFETY: the requester's memory is there until its reply, which comes after this.
-    unsafe { file.read(&parts, offset as i64) }
-}
-
 /// Writes all of `buf`.
-fn write(file: &File, offset: u64, buf: &Slices) -> Result<u32> {
+fn write(file: &File, offset: u64, buf: &Buf) -> Result<u32> {
     let mut done = 0;
     while done < buf.len() {
-        let parts: Vec<iovec> = buf.parts(done, buf.len()).collect();
-        // SAFETY: as for a read.
+        let parts = buf.parts(done);
+        // SAFETY: lent memory is there until the reply, which comes after this; own is in `buf`.
         match unsafe { file.write(&parts, (offset + done) as i64) }? {
             0 => return Err(Errno::IO),
             more => done += u64::from(more),

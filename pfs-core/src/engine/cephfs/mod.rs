@@ -8,7 +8,7 @@
 //! - [`Cephfs`]: the engine; each request goes to one of `names`, `files`, `dirs`, `attrs` (below),
 //!   `xattrs`, `layout`, `locks`, `append`.
 //! - `shared`: what requests share. `nodes`: node ids to inodes. `attr`, `version`: attributes.
-//! - `calls`: the threads that make blocking calls.
+//! - `calls`: the threads that make blocking calls. `limited`: calls that may not take for ever.
 //! - `connect`: from settings to a mounted client. `clients`: whose hold on the file system has ended.
 //!   `keyring`: the key.
 //! - `mount`, `inode`, `file`: what is safe of libcephfs; `library`, `ffi`: where it is, and its C declarations.
@@ -30,6 +30,7 @@ mod inode;
 mod keyring;
 mod layout;
 mod library;
+mod limited;
 mod locks;
 mod mount;
 mod names;

@@ -117,11 +117,28 @@ impl Mount {
         let mut ptr = null_mut();
         // SAFETY: `ptr` is written to, `user` is read.
         check(unsafe { (f.ceph_create)(&mut ptr, user.as_ptr()) })?;
-        let root = Perms::new(f, 0, 0);
         Ok(Mount {
             f,
             ptr,
-            root: root?,
+            root: Perms::new(f, 0, 0)?,
+            open: RwLock::new(false),
+        })
+    }
+
+    /// Another client that is not mounted, with the user and the settings of this one, which they go on
+    /// sharing.
+    pub fn another(&self) -> Result<Mount> {
+        let f = self.f;
+        let mut ptr = null_mut();
+        // SAFETY: the context is the client's; `ptr` is written to, and its client holds the context.
+        check(unsafe {
+            let context = (f.ceph_get_mount_context)(self.ptr);
+            (f.ceph_create_with_context)(&mut ptr, context)
+        })?;
+        Ok(Mount {
+            f,
+            ptr,
+            root: Perms::new(f, 0, 0)?,
             open: RwLock::new(false),
         })
     }

@@ -1,6 +1,8 @@
 //! What requests share: the client, the inodes, and what the session has open.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::append::Appends;
 use super::attr::{self, to_set};
@@ -10,6 +12,7 @@ use super::dirs::OpenDir;
 use super::ffi::{ceph_statx, STATX_ALL};
 use super::file::File;
 use super::inode::Inode;
+use super::limited::Pending;
 use super::mount::Perms;
 use super::nodes::{Node, Nodes};
 use super::version::Version;
@@ -27,6 +30,10 @@ pub struct Shared {
     pub appends: Appends,
     pub calls: Calls,
     pub connector: Mutex<Connector>,
+    /// How long a request may wait for the cluster.
+    pub timeout: Option<Duration>,
+    /// The process ends.
+    pub closed: AtomicBool,
 }
 
 /// What is behind a file's handle.
@@ -37,9 +44,11 @@ pub struct OpenFile {
     pub version: Option<(Version, u64)>,
     pub file: File,
     /// A program's capabilities were dropped at an earlier write.
-    pub caps_dropped: std::sync::atomic::AtomicBool,
+    pub caps_dropped: AtomicBool,
 }
 
+/// How often a call is made where one client after the other is given up.
+const TRIES: u32 = 3;
 /// Access mode that no handle has: what is wanted is allowed through every one.
 pub const ANY_MODE: i32 = -1;
 
@@ -52,7 +61,9 @@ impl Shared {
             locks: Locks::new(store.clone()),
             appends: Appends::default(),
             calls: Calls::new(),
+            timeout: connector.timeout(),
             connector: Mutex::new(connector),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -65,17 +76,38 @@ impl Shared {
         call: impl Fn(&Arc<Shared>) -> Result<T> + Send + 'static,
     ) {
         let shared = self.clone();
-        self.calls
-            .run(kind, move || reply.send(shared.insist(call)));
+        let Some(limit) = self.timeout else {
+            return self
+                .calls
+                .run(kind, move || reply.send(shared.insist(call)));
+        };
+        let pending = Pending::new(reply);
+        let late = pending.clone();
+        let job = move || {
+            let result = shared.insist(call);
+            match (pending.take(), result) {
+                (Some(reply), result) => reply.send(result),
+                (None, Ok(value)) => shared.give_back(value.into()),
+                (None, Err(_)) => {}
+            }
+        };
+        self.calls.run(kind, job);
+        self.calls.expire_after(limit, move || late.expire());
     }
 
     /// Makes a call, again where the client was given up.
-    pub fn insist<T>(self: &Arc<Self>, call: impl Fn(&Arc<Shared>) -> Result<T>) -> Result<T> {
-        let mount = self.nodes.mount()?;
-        match call(self) {
-            Err(Errno::SHUTDOWN | Errno::NOTCONN) if self.connect_again(&mount) => call(self),
-            result => result,
+    pub fn insist<T>(
+        self: &Arc<Self>,
+        mut call: impl FnMut(&Arc<Shared>) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 1..TRIES {
+            let mount = self.nodes.mount()?;
+            match call(self) {
+                Err(Errno::SHUTDOWN | Errno::NOTCONN) if self.connect_again(&mount) => {}
+                result => return result,
+            }
         }
+        call(self)
     }
 
     /// What `req`'s caller is for the library.
