@@ -1,5 +1,5 @@
 #!/bin/bash
-# From nothing to a QEMU guest that reads and writes a striped volume over virtiofs.
+# From nothing to a QEMU guest that reads and writes a volume over virtiofs.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib.sh
@@ -7,23 +7,25 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 usage() {
     cat <<'USAGE'
-usage: quickstart.sh [--shell] [--targets N] [--size MIB] [--dir DIR]
+usage: quickstart.sh [--shell] [--engine striped|cephfs] [--targets N] [--size MIB] [--dir DIR]
 
-Installs what is missing by apt, builds pfs-virtiofsd, creates a striped volume, boots a
-guest on it, and writes and verifies a file from there. Needs Debian 12 and cargo.
+Installs what is missing by apt, builds pfs-virtiofsd, creates a volume, boots a guest on it, and writes and verifies a file from there. Needs Debian 12 and cargo.
 
   --shell      then stay in a guest with the volume mounted on /mnt ("exit" ends it)
-  --targets N  storage targets of the volume, default 4
+  --engine E   striped: over local directories, the default; cephfs: a CephFS, on a small Ceph
+               cluster that runs here until the end
+  --targets N  storage targets of a striped volume, default 4
   --size MIB   size of the file, default 128
   --dir DIR    where volume, socket and logs go (default: pfs-quickstart-UID in the
                folder for temporary files). They stay there; the next run replaces them.
 USAGE
 }
 
-SHELL_MODE=no TARGETS=4 SIZE_MIB=128 DIR=${TMPDIR:-/tmp}/pfs-quickstart-$(id -u)
+SHELL_MODE=no ENGINE=striped TARGETS=4 SIZE_MIB=128 DIR=${TMPDIR:-/tmp}/pfs-quickstart-$(id -u)
 while [ $# -gt 0 ]; do
     case $1 in
     --shell) SHELL_MODE=yes ;;
+    --engine) ENGINE=${2:?--engine needs striped or cephfs}; shift ;;
     --targets) TARGETS=${2:?--targets needs a number}; shift ;;
     --size) SIZE_MIB=${2:?--size needs MiB}; shift ;;
     --dir) DIR=${2:?--dir needs a folder}; shift ;;
@@ -32,6 +34,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+case $ENGINE in
+striped | cephfs) ;;
+*) die "there is no engine $ENGINE here; use striped or cephfs" ;;
+esac
 
 DAEMON_PID=''
 VM_PID=''
@@ -43,6 +49,7 @@ cleanup() {
         note "the daemon's log ends:"
         tail -n 20 "$DIR/daemon.log" >&2
     fi
+    [ ! -d "$DIR/ceph" ] || "$HERE/ceph-dev.sh" down --purge --dir "$DIR/ceph" >/dev/null
 }
 trap cleanup EXIT
 trap 'exit 130' INT
@@ -74,8 +81,22 @@ BIN=$(cargo metadata --no-deps --format-version 1 --manifest-path "$HERE/../Carg
 say "preparing the guest image"
 "$HERE/guest-image.sh" >/dev/null
 
-say "creating a volume of $TARGETS targets"
-"$BIN/pfsctl" volume create "$VOLUME" --targets "$TARGETS" >&2
+case $ENGINE in
+striped)
+    say "creating a volume of $TARGETS targets"
+    CREATE=(--targets "$TARGETS")
+    ;;
+cephfs)
+    say "starting a Ceph cluster: 1 MON, 1 MGR, 3 OSDs, 1 MDS"
+    "$HERE/ceph-dev.sh" up --dir "$DIR/ceph" >/dev/null
+    # A tenant's key reaches its subvolume, and nothing else of the cluster.
+    TENANT=$("$HERE/ceph-dev.sh" subvolume quickstart --dir "$DIR/ceph")
+    say "creating a volume of a CephFS subvolume"
+    CREATE=(--engine cephfs --conf "$DIR/ceph/ceph.conf" --user "$(sed -n 's/^CLIENT=//p' <<<"$TENANT")"
+        --keyring "$(sed -n 's/^KEYRING=//p' <<<"$TENANT")" --fs-path "$(sed -n 's/^PATH=//p' <<<"$TENANT")")
+    ;;
+esac
+"$BIN/pfsctl" volume create "$VOLUME" "${CREATE[@]}" >&2
 
 # The daemon serves one guest and ends with it.
 start_daemon() {
@@ -136,6 +157,10 @@ print_results() {
         "guest's kernel log" "$DIR/guest-kernel.log"
     printf '\n'
     "$BIN/pfsctl" volume show "$VOLUME"
+    if [ "$ENGINE" = cephfs ]; then
+        printf '\nThe cluster ends with this script, and the volume with it. One that stays:\n'
+        printf '  %s up\n' "$HERE/ceph-dev.sh"
+    fi
     cat <<BY_HAND
 
 By hand. The daemon, once for each guest:

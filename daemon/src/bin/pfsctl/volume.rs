@@ -219,8 +219,16 @@ fn look(engine: &NewEngine) -> Result<Option<String>, Failure> {
     };
     let found = pfs_core::engine::cephfs::look(settings)?;
     let bytes = |blocks: u64| Size(blocks.saturating_mul(u64::from(found.size.block_size)));
+    let namespace = match &found.namespace {
+        Some(name) => format!("data in RADOS namespace {name}"),
+        None => {
+            "note: no RADOS namespace of its own was found, so a key for it may read the objects \
+                 of others in the same pool (docs/ceph.md, Tenants)"
+                .to_owned()
+        }
+    };
     Ok(Some(format!(
-        "mounted it by libcephfs {}: {} of {} free, {} files and directories",
+        "mounted it by libcephfs {}: {} of {} free, {} files and directories\n{namespace}",
         found.version,
         bytes(found.size.blocks_available),
         bytes(found.size.blocks),

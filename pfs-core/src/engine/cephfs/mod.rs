@@ -82,6 +82,8 @@ pub struct Found {
     pub size: StatFs,
     /// Files and directories below it.
     pub entries: u64,
+    /// The RADOS namespace of its data; none where that lies among others' in the pool.
+    pub namespace: Option<String>,
 }
 
 /// Mounts what `settings` name, looks at it and lets it go.
@@ -91,13 +93,17 @@ pub fn look(settings: &volume::Cephfs) -> std::result::Result<Found, Error> {
     let root = mount.root().and_then(|root| {
         let entries = root.get_xattr(c"ceph.dir.rentries")?;
         let entries = String::from_utf8_lossy(&entries).parse().unwrap_or(0);
-        Ok((attrs::size(&root.statfs()?), entries))
+        let namespace = root.get_xattr(c"ceph.dir.layout.pool_namespace");
+        let namespace = namespace.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let namespace = namespace.ok().filter(|name| !name.is_empty());
+        Ok((attrs::size(&root.statfs()?), entries, namespace))
     });
-    let (size, entries) = root.map_err(|errno| connector.failed(errno))?;
+    let (size, entries, namespace) = root.map_err(|errno| connector.failed(errno))?;
     Ok(Found {
         version: library::version(mount.functions()),
         size,
         entries,
+        namespace,
     })
 }
 
