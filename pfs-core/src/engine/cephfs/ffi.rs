@@ -167,3 +167,95 @@ functions! {
     ceph_ll_getlk: fn(M, *mut Fh, *mut flock, u64) -> c_int;
     ceph_ll_setlk: fn(M, *mut Fh, *mut flock, u64, c_int) -> c_int;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::mem::{offset_of, size_of};
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// What is compared with the header.
+    const PROGRAM: &str = r#"
+        #define _FILE_OFFSET_BITS 64
+        #include <stddef.h>
+        #include <stdio.h>
+        #include <cephfs/libcephfs.h>
+        #define AT(field) printf("%zu ", offsetof(struct ceph_statx, field));
+        int main(void) {
+            printf("%zu ", sizeof(struct ceph_statx));
+            AT(stx_mask) AT(stx_blksize) AT(stx_nlink) AT(stx_uid) AT(stx_gid) AT(stx_mode) AT(stx_ino)
+            AT(stx_size) AT(stx_blocks) AT(stx_dev) AT(stx_rdev) AT(stx_atime) AT(stx_ctime)
+            AT(stx_mtime) AT(stx_btime) AT(stx_version)
+            printf("%zu ", sizeof(vinodeno_t));
+            printf("%zu ", offsetof(struct ceph_client_callback_args, umask_cb));
+            printf("%u %u %u ", CEPH_STATX_BASIC_STATS | CEPH_STATX_BTIME, CEPH_STATX_ALL_STATS,
+                   CEPH_RECLAIM_RESET);
+            printf("%d %d %d %d %d %d", CEPH_SETATTR_MODE, CEPH_SETATTR_UID, CEPH_SETATTR_GID,
+                   CEPH_SETATTR_MTIME, CEPH_SETATTR_ATIME, CEPH_SETATTR_SIZE);
+            return 0;
+        }"#;
+
+    fn ours() -> Vec<u64> {
+        macro_rules! at {
+            ($($field:ident)*) => { [$(offset_of!(ceph_statx, $field)),*] };
+        }
+        let mut numbers = vec![size_of::<ceph_statx>()];
+        numbers.extend(
+            at!(stx_mask stx_blksize stx_nlink stx_uid stx_gid stx_mode stx_ino stx_size
+            stx_blocks stx_dev stx_rdev stx_atime stx_ctime stx_mtime stx_btime stx_version),
+        );
+        numbers.push(size_of::<vinodeno_t>());
+        numbers.push(offset_of!(ceph_client_callback_args, umask_cb));
+        let flags = [STATX_ALL, STATX_VERSIONED, RECLAIM_RESET].map(u64::from);
+        let set = [
+            setattr::MODE,
+            setattr::UID,
+            setattr::GID,
+            setattr::MTIME,
+            setattr::ATIME,
+            setattr::SIZE,
+        ];
+        let numbers = numbers.into_iter().map(|number| number as u64);
+        let set = set.into_iter().map(|bit| bit as u64);
+        numbers.chain(flags).chain(set).collect()
+    }
+
+    #[test]
+    fn declarations_are_the_headers() {
+        if !Path::new("/usr/include/cephfs/libcephfs.h").exists() {
+            eprintln!("left out: libcephfs-dev is not installed");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        let mut compiler = Command::new("cc")
+            .args(["-x", "c", "-", "-o"])
+            .arg(&program)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = compiler.stdin.take().unwrap();
+        stdin.write_all(PROGRAM.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(compiler.wait().unwrap().success());
+        let output = Command::new(program).output().unwrap().stdout;
+        let text = String::from_utf8(output).unwrap();
+        let theirs: Vec<u64> = text
+            .split_whitespace()
+            .map(|n| n.parse().unwrap())
+            .collect();
+        assert_eq!(theirs, ours());
+    }
+
+    #[test]
+    fn every_function_is_in_the_library() {
+        match super::super::library::functions() {
+            Ok(functions) => assert!(!super::super::library::version(functions).is_empty()),
+            Err(super::super::library::Error::Load(why)) => eprintln!("left out: {why}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
