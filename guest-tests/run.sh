@@ -9,7 +9,7 @@ usage() {
     cat <<'USAGE'
 usage: guest-tests/run.sh [--full] [FILTER...]
 
-Unit tests, ring tests and tests in QEMU guests. FILTERs select tests by name.
+Unit tests, ring tests, tests on a Ceph cluster and in QEMU guests. FILTERs select tests by name.
 
   --full  also the long ones: suites at length in guests (fsx, fio, stress-ng, PostgreSQL, ...),
           20 boots in a row, 1 GiB of data (see below), a million random operations against a
@@ -17,7 +17,10 @@ Unit tests, ring tests and tests in QEMU guests. FILTERs select tests by name.
 
 Environment:
   PFS_GUEST_DATA_MIB  random data that a guest writes and checks (default 256, full 1024)
-  PFS_SUITES          "required": a test suite that cannot be had fails instead of being skipped
+  PFS_SUITES          "required": a test suite or cluster that cannot be had fails instead of being
+                      skipped
+  PFS_CEPH            folder of a running cluster of qemu-scripts/ceph-dev.sh to test on; by default
+                      one is started for the tests
   PFS_CACHE_DIR       guest image, kernels and QEMU builds (default ~/.cache/pfs-virtiofsd)
 USAGE
 }
@@ -57,6 +60,26 @@ case $code in
     ;;
 *) die "guest-image.sh --suites or guest-tests/tools.sh failed" ;;
 esac
+
+# A cluster for all tests that only use one. It ends with this script, however that ends.
+if [ -z "${PFS_CEPH:-}" ]; then
+    say "Ceph cluster"
+    ceph_dir=$(mktemp -d "${TMPDIR:-/tmp}/pfs-ceph.XXXXXX")
+    code=0
+    qemu-scripts/ceph-dev.sh up --dir "$ceph_dir" --until-pid $$ >/dev/null || code=$?
+    case $code in
+    0)
+        trap 'qemu-scripts/ceph-dev.sh down --dir "$ceph_dir" --purge' EXIT
+        export PFS_CEPH=$ceph_dir
+        ;;
+    "$EXIT_UNAVAILABLE")
+        rmdir "$ceph_dir"
+        [ "${PFS_SUITES:-}" != required ] || die "PFS_SUITES=required, but there can be no Ceph cluster"
+        note "tests on a Ceph cluster will be skipped"
+        ;;
+    *) die "qemu-scripts/ceph-dev.sh failed; its logs are in $ceph_dir/log" ;;
+    esac
+fi
 
 say "build"
 cargo build --workspace --all-targets

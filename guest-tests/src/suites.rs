@@ -1,4 +1,5 @@
-//! What the suites of crates.io are told, in guests as over the bridge.
+//! What the suites of crates.io are told, in guests as over the bridge; and what is said where
+//! something that a test needs cannot be had.
 
 /// All that fsx can do on Linux. The file spans all targets several times, and an operation up to
 /// four stripe units.
@@ -34,3 +35,11 @@ utimensat = {}
 [settings]
 naptime = 0.01
 ";
+
+/// Says that a test is skipped. It has proved nothing: where all must run (`PFS_SUITES=required`), that
+/// is a failure.
+pub fn skip(reason: &str) {
+    let required = std::env::var("PFS_SUITES").is_ok_and(|value| value == "required");
+    assert!(!required, "PFS_SUITES=required, but: {reason}");
+    crate::vm::print_skip(reason);
+}

@@ -73,16 +73,17 @@ cmd_umount() {
 end_mount() {
     local name=$1 force=$2 mountpoint seconds=30
     mountpoint=$(cat "$DIR/run/$name.mount" 2>/dev/null) || mountpoint=''
+    [ "$force" = no ] || seconds=5
     if find_process "$name" && is_mounted "$mountpoint"; then
-        [ "$force" = no ] || seconds=5
-        if ! unmount "$seconds" "$mountpoint"; then
-            [ "$force" = yes ] || return 1
-        else
-            # It gives its session back to the MDS.
+        if unmount "$seconds" "$mountpoint"; then
+            # It ends by itself, once it has given its session back to the MDS.
             wait_for "$seconds" "$name" process_ended "$name" 2>/dev/null || true
+        elif [ "$force" = no ]; then
+            return 1
         fi
     fi
-    end_process "$name" KILL 0
+    # In use, it does the same on SIGTERM: one that dies with its session holds up others for a minute.
+    end_process "$name" TERM 5
     # A dead one leaves a mountpoint where nothing answers.
     ! is_mounted "$mountpoint" || unmount 5 -l "$mountpoint" || note "$mountpoint stays mounted"
     rm -f "$DIR/run/$name.mount"

@@ -1,7 +1,8 @@
 //! A guest for a suite, with the volume on /mnt.
 
+use guest_tests::suites::skip;
 use guest_tests::vm::steps::StepResult;
-use guest_tests::vm::{print_skip, script, Engine, Guest, Kernel, Root, Served};
+use guest_tests::vm::{script, Engine, Guest, Kernel, Root, Served};
 use guest_tests::vm::{Share, Steps, Tools, Volume};
 use std::time::Duration;
 
@@ -144,11 +145,4 @@ pub fn put(guest: &Guest, path: &str, text: &str) -> StepResult {
     let output = guest.run_with_input(&command, text.as_bytes(), SECONDS_30)?;
     assert_eq!(output.code, 0, "{command}: {output}");
     Ok(())
-}
-
-/// A skipped suite has proved nothing: where all must run, that is a failure.
-fn skip(reason: &str) {
-    let required = std::env::var("PFS_SUITES").is_ok_and(|value| value == "required");
-    assert!(!required, "PFS_SUITES=required, but: {reason}");
-    print_skip(reason);
 }
