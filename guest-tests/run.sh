@@ -71,6 +71,8 @@ if [ -z "${PFS_CEPH:-}" ]; then
     0)
         trap 'qemu-scripts/ceph-dev.sh down --dir "$ceph_dir" --purge' EXIT
         export PFS_CEPH=$ceph_dir
+        # Its header is what the declarations of libcephfs are compared with.
+        need_packages libcephfs-dev
         ;;
     "$EXIT_UNAVAILABLE")
         rmdir "$ceph_dir"
