@@ -605,7 +605,11 @@ fn bad_descriptors_are_refused_with_file_line_and_key() {
             "format = 2\nformat = 2",
             &[":2:", "duplicate"],
         ),
-        ("\"striped\"", "\"cephfs\"", &["unknown field", "meta"]),
+        (
+            "\"striped\"",
+            "\"cephfs\"",
+            &["unknown field `layout`", "`ceph`"],
+        ),
         (
             "\"striped\"",
             "\"raid5\"",
@@ -619,4 +623,30 @@ fn bad_descriptors_are_refused_with_file_line_and_key() {
         said(&parsed(&text).expect_err(to), words);
     }
     said(&parsed("").unwrap_err(), &["missing field"]);
+}
+
+const CEPHFS: &str = "format = 2\nengine = \"cephfs\"\nuuid = \"d0f6b0c2-5956-4131-969d-ea637f14038b\"\n
+[ceph]\nconf = \"c\"\nuser = \"a\"\npath = \"/x\"\ntimeout_s = 3\n\n[ceph.options]\n\"x y\" = \"1\"\n";
+
+#[test]
+fn a_cephfs_descriptor_is_read_and_written() {
+    let path = Path::new("v/volume.toml");
+    let read = Descriptor::parse(CEPHFS, path).unwrap();
+    let Engine::Cephfs(cephfs) = &read.engine else {
+        panic!("{read:?}")
+    };
+    assert_eq!((cephfs.timeout_s, cephfs.client_oc), (Some(3), false));
+    assert_eq!(cephfs.options["x y"], "1");
+    assert_eq!(Descriptor::parse(&read.to_toml(), path).unwrap(), read);
+    for (from, to, said) in [
+        ("conf = \"c\"\n", "", Impossible::NoMonitor),
+        ("\"/x\"", "\"x\"", Impossible::CephPath),
+        ("\"/x\"", "\"/x/../y\"", Impossible::CephPath),
+        ("timeout_s = 3", "timeout_s = 0", Impossible::Timeout),
+    ] {
+        match Descriptor::parse(&CEPHFS.replace(from, to), path) {
+            Err(Error::Values { source, .. }) => assert_eq!(source, said),
+            other => panic!("{other:?}"),
+        }
+    }
 }
